@@ -1,0 +1,1 @@
+"""The harness behind `slicfast bench` (floor 5)."""

@@ -1,0 +1,306 @@
+"""The configuration of a run: typed, read from YAML, overridden by dotted keys, saved whole with the run.
+
+Every default of the project is written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slicfast.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys are errors and values cannot be changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    store: Path = Path("data/store")
+    train_split: str = "train"  # a split of the store, or a difference of two: "train1-test2"
+    clip_length: Annotated[int, Field(ge=2)] = 16  # frames
+    clip_stride: PositiveInt = 1  # frames between two frames of a clip
+    crop_size: Annotated[int, Field(ge=8)] = 128  # pixels, square
+    min_frames: PositiveInt | None = None  # None: two clips side by side, 2 * length * stride
+    num_threads: NonNegativeInt = 0  # decoding threads; 0: one per core this process may use
+    prefetch: PositiveInt = 2  # batches ready ahead of the step
+    max_bad_share: Probability = 0.01  # stop when more clips than this were replaced as damaged
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
+
+    @property
+    def clip_span(self) -> int:
+        """Frames from the first to one past the last frame of a clip."""
+        return (self.clip_length - 1) * self.clip_stride + 1
+
+    @property
+    def min_training_frames(self) -> int:
+        """Shorter videos take no part in training."""
+        return self.min_frames or 2 * self.clip_length * self.clip_stride
+
+
+class AugmentConfig(Section):
+    """One draw a clip, the same for its frames (method: random resized crop, flip, jitter, grey, blur)."""
+
+    min_area: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    max_area: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    min_aspect: Positive = 3 / 4
+    max_aspect: Positive = 4 / 3
+    flip_prob: Probability = 0.5
+    jitter_prob: Probability = 0.8
+    brightness: Probability = 0.5
+    contrast: Probability = 0.5
+    saturation: Probability = 0.5
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.5  # turns; 0.5 reaches every hue
+    grey_prob: Probability = 0.2
+    blur_prob: Probability = 0.2
+    blur_kernel: PositiveInt = 15  # pixels, odd
+    blur_sigma: Positive = 2.0  # pixels
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area {self.min_area} is above max_area {self.max_area}")
+        if self.min_aspect > self.max_aspect:
+            raise ValueError(f"min_aspect {self.min_aspect} is above max_aspect {self.max_aspect}")
+        if self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel must be odd; got {self.blur_kernel}")
+        return self
+
+
+class MotionConfig(Section):
+    view: Literal["none", "difference"] = "difference"
+    prob: Probability = 0.25  # for the positive and for anchor_again, each
+    gain: Positive = 4.0  # frame difference times this, around grey
+
+
+class SamplingConfig(Section):
+    same_video_prob: Probability = 0.2
+    anchor_start: Literal["first", "random"] = "first"
+
+
+class ModelConfig(Section):
+    name: str = "slic_r3d_18"  # any name in timm's registry that makes a video backbone
+    width: Positive = 1.0  # channels times this
+    max_pool: bool = False  # after the stem
+    conv1_temporal_stride: PositiveInt = 1
+    projection_hidden: PositiveInt = 2048
+    projection_dim: PositiveInt = 128
+    projection_norm: bool = False  # BatchNorm without affine parameters on the projection's output
+
+
+class LossConfig(Section):
+    margin: NonNegative = 0.2
+    negatives: Literal["random_negative", "random_semi_hard", "fixed_semi_hard"] = "random_semi_hard"
+    temporal_weight: NonNegative = 1.0  # 0: the third clip of a sample is neither loaded nor computed
+    temporal_margin: NonNegative = 0.04
+    gather_negatives: bool = False  # negatives from all ranks, with gradients
+
+
+class OptimConfig(Section):
+    name: str = "sgd"  # any optimizer that timm knows
+    lr: Positive = 0.1
+    lr_reference_batch: PositiveInt | None = None  # set: lr is multiplied by batch_size / this
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: NonNegativeInt = 0
+    clip_grad_norm: Positive | None = None
+
+
+class ClusterConfig(Section):
+    method: Literal["finch", "kmeans", "spherical_kmeans", "none"] = "finch"
+    interval: PositiveInt = 5  # epochs between two clusterings
+    start_epoch: NonNegativeInt = 0  # before it every video is its own cluster
+    partition: NonNegativeInt = 0  # FINCH level, 0 the finest
+    num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
+    num_iterations: PositiveInt = 20
+    num_starts: PositiveInt = 1
+    warm_start: bool = True  # k-means: from the previous round's centroids
+    features: Literal["projection", "pooled"] = "projection"
+
+
+class EvalConfig(Section):
+    """Retrieval: IIC's protocol (10 clips a video, mean embedding, cosine)."""
+
+    query_split: str | None = None  # None: no validation during training
+    gallery_split: str | None = None  # None: the training split; the same as query_split: leave one out
+    interval: PositiveInt = 10  # epochs between two validations
+    num_clips: PositiveInt = 10
+    resize: tuple[PositiveInt, PositiveInt] | None = (
+        None  # rows, columns; None: 128 x 171 scaled with crop_size
+    )
+    batch_size: PositiveInt = 32  # clips a forward pass, here and in clustering
+    features: Literal["projection", "pooled"] = "pooled"  # decides which checkpoint is best
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 600
+    batch_size: Annotated[int, Field(ge=2)] = (
+        32  # samples a step over all ranks; a sample is two or three clips
+    )
+    accumulation_steps: PositiveInt = 1  # a step is computed in this many parts
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes it natively
+    init_from: Path | None = None  # weights of another checkpoint
+    log_interval: PositiveInt = 10  # steps
+    nan_check_interval: PositiveInt = 10  # steps
+    checkpoint_interval: PositiveInt = 200  # steps between two writes of checkpoints/last.pt
+    keep_every_epochs: PositiveInt | None = None  # also keep a checkpoint of its own every so many epochs
+    keep_requests: PositiveInt = 16  # batches whose request lists are kept for a post-mortem
+    num_torch_threads: NonNegativeInt = 0  # 0: torch's choice
+
+
+class Config(Section):
+    seed: NonNegativeInt = 0
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    motion: MotionConfig = MotionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    eval: EvalConfig = EvalConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.train.batch_size % self.train.accumulation_steps:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} is not a multiple of"
+                f" train.accumulation_steps {self.train.accumulation_steps}"
+            )
+        return self
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "configuration") -> Config:
+        """Validate nested plain values. Raises ConfigError with one line that names the key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_explain(error)}") from None
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+        """Read a YAML file (None: all defaults) and apply overrides such as ``optim.lr=0.05``.
+
+        Raises ConfigError for an unreadable file, an unknown key (naming the nearest) or a bad value.
+        """
+        values = read_yaml(Path(path)) if path is not None else {}
+        for override in overrides:
+            _apply_override(values, override)
+        return cls.from_dict(values, source=str(path) if path is not None else "configuration")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, ready for YAML or JSON."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file holding a mapping. Raises ConfigError otherwise."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigError(
+            f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections such as 'train:'; found a {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override must look like section.key=value; got '{override}'")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {key}: cannot read the value '{text}'") from None
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as text; everybody means the number
+    parts = key.strip().split(".")
+    section = values
+    for part in parts[:-1]:
+        inner = section.setdefault(part, {})
+        if inner is None:
+            inner = section[part] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {key}: '{part}' is a value, not a section")
+        section = inner
+    section[parts[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first problem, with the nearest valid key for an unknown one."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {_nearest_key(path)}{more}"
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "value_error":
+        return f"{key + ': ' if key else ''}{message}{more}"
+    return f"{key}: {message[0].lower() + message[1:]}; got {first['input']!r}{more}"
+
+
+def _nearest_key(path: Sequence[str]) -> str:
+    known = all_keys()
+    wanted = ".".join(path)
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    if not near:  # the right key without its section
+        near = [key for key in known if key.rsplit(".", 1)[-1] == path[-1]]
+    if near:
+        return f"the nearest is '{near[0]}'"
+    section = _section(path[:-1])
+    return f"valid here: {', '.join(section.model_fields)}"
+
+
+def _section(path: Sequence[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Config
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model
+
+
+def all_keys() -> list[str]:
+    """Every dotted key, in the order of the file."""
+    keys: list[str] = []
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys.extend(f"{name}.{inner}" for inner in field.annotation.model_fields)
+        else:
+            keys.append(name)
+    return keys

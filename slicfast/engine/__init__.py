@@ -1,0 +1,1 @@
+"""Encoder, embedding, checkpoints, optimization (floor 3)."""
