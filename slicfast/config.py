@@ -115,7 +115,7 @@ class LossConfig(Section):
 
 
 class OptimConfig(Section):
-    name: str = "sgd"  # any optimizer that timm knows
+    name: str = "momentum"  # timm's names: momentum is plain SGD, sgd adds Nesterov; adamw, lamb, ...
     lr: Positive = 0.1
     lr_reference_batch: PositiveInt | None = None  # set: lr is multiplied by batch_size / this
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5

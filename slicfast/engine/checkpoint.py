@@ -1,0 +1,139 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, written whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slicfast.assignment import Assignment
+from slicfast.config import Config
+from slicfast.engine.encoder import VideoEncoder, build_encoder
+from slicfast.errors import DataError, RunError
+from slicfast.records import write_atomically
+
+FORMAT = "slicfast-checkpoint"
+VERSION = 1
+
+
+@dataclass
+class Checkpoint:
+    """A run's state between two steps.
+
+    Attributes:
+        config: the resolved configuration, plain values.
+        model, optimizer: state dicts.
+        epoch, step: the next step to take, ``step`` counted within the epoch.
+        global_step: optimizer steps taken.
+        assignment: of the clustering in force; None before the first.
+        centroids_KD: k-means' last centroids, for its warm start.
+        best: the best validation figure so far.
+        video_ids: of the training videos, in order.
+        metrics_bytes: size of metrics.jsonl; a resumed run cuts it there, since it writes the rest again.
+    """
+
+    config: dict[str, Any]
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    assignment: Assignment | None = None
+    centroids_KD: torch.Tensor | None = None
+    best: float | None = None
+    video_ids: tuple[str, ...] = ()
+    metrics_bytes: int | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically. Raises MachineError without space; the previous file then still stands."""
+    assignment = checkpoint.assignment
+    values = {
+        **{name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__},
+        "assignment": None
+        if assignment is None
+        else {
+            "ids": list(assignment.ids),
+            "labels": torch.from_numpy(assignment.labels),
+            "epoch": assignment.epoch,
+        },
+        "video_ids": list(checkpoint.video_ids),
+        "format": FORMAT,
+        "version": VERSION,
+    }
+    write_atomically(path, lambda stream: torch.save(values, stream))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; nothing but tensors and plain values is accepted from the file.
+
+    Raises DataError for a missing, damaged or foreign file.
+    """
+    path = Path(path)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"no checkpoint at {path}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name the checkpoint file in it") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is not a readable slicfast checkpoint ({reason})") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise DataError(f"{path} is not a slicfast checkpoint; expected one that `slicfast train` wrote")
+    if values["version"] != VERSION:
+        raise DataError(
+            f"{path} is a checkpoint of format version {values['version']}, this slicfast reads {VERSION};"
+            " use the slicfast that wrote it"
+        )
+    fields = {name: values[name] for name in Checkpoint.__dataclass_fields__}
+    saved = values["assignment"]
+    if saved is not None:
+        fields["assignment"] = Assignment(tuple(saved["ids"]), saved["labels"].numpy(), saved["epoch"])
+    fields["video_ids"] = tuple(values["video_ids"])
+    return Checkpoint(**fields)
+
+
+def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: str | Path) -> None:
+    """Fill an encoder. Raises RunError naming the first tensor that does not fit."""
+    own = encoder.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise RunError(f"{source} is a checkpoint of another model: it has no '{name}'; check model.*")
+        if state[name].shape != tensor.shape:
+            raise RunError(
+                f"{source} is a checkpoint of another model: '{name}' is {tuple(state[name].shape)} there and"
+                f" {tuple(tensor.shape)} here; check model.*"
+            )
+    extra = next((name for name in state if name not in own), None)
+    if extra is not None:
+        raise RunError(f"{source} is a checkpoint of another model: it also has '{extra}'; check model.*")
+    encoder.load_state_dict(state)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint meant by a file or by a run folder (its best where validated, else its last).
+
+    Raises DataError where there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise DataError(f"no run or checkpoint at {path}")
+    for candidate in (path / "checkpoints" / "best.pt", path / "checkpoints" / "last.pt"):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{path} holds no checkpoint; expected a run folder that `slicfast train` wrote")
+
+
+def load_model(path: str | Path) -> VideoEncoder:
+    """The encoder of a run folder or checkpoint, in evaluation mode, on the CPU."""
+    file = find_checkpoint(path)
+    checkpoint = load_checkpoint(file)
+    encoder = build_encoder(Config.from_dict(checkpoint.config, source=str(file)).model)
+    load_weights(encoder, checkpoint.model, file)
+    return encoder.eval()

@@ -1,0 +1,78 @@
+"""The network that SLIC trains: a video backbone and a projection head on its pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+
+import slicfast.models  # noqa: F401  (registers the backbones with timm)
+from slicfast.config import ModelConfig
+from slicfast.errors import ConfigError
+from slicfast.models.heads import Projection
+
+
+class Features(NamedTuple):
+    """What one forward pass gives: ``pooled`` (N, F) and ``projection`` (N, D)."""
+
+    pooled: torch.Tensor
+    projection: torch.Tensor
+
+
+class VideoEncoder(nn.Module):
+    """Backbone + projection (SLIC: 512 -> 2048 -> BN -> ReLU -> 128).
+
+    ``forward`` returns the projection, ``forward_features`` the pooled features, ``forward_both`` both.
+    Input (N, C, T, H, W) float, normalised, best in channels_last_3d.
+    """
+
+    def __init__(self, backbone: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = projection
+
+    def forward_features(self, clips_NCTHW: torch.Tensor) -> torch.Tensor:
+        """(N, F) pooled features."""
+        pooled: torch.Tensor = self.backbone(clips_NCTHW)
+        return pooled
+
+    def forward(self, clips_NCTHW: torch.Tensor) -> torch.Tensor:
+        """(N, D) projection."""
+        projected: torch.Tensor = self.projection(self.forward_features(clips_NCTHW))
+        return projected
+
+    def forward_both(self, clips_NCTHW: torch.Tensor) -> Features:
+        pooled = self.forward_features(clips_NCTHW)
+        return Features(pooled, self.projection(pooled))
+
+
+def build_encoder(config: ModelConfig) -> VideoEncoder:
+    """A freshly initialised encoder.
+
+    Raises:
+        ConfigError: a name that timm's registry does not have, or that is not a video backbone.
+    """
+    import timm
+
+    options: dict[str, object] = {"num_classes": 0}
+    if config.name.startswith("slic_"):
+        options |= {
+            "width": config.width,
+            "max_pool": config.max_pool,
+            "conv1_temporal_stride": config.conv1_temporal_stride,
+        }
+    if not timm.is_model(config.name):
+        from slicfast.errors import one_of
+
+        raise ConfigError(one_of("model.name", config.name, timm.list_models("slic_*")))
+    create = cast(Callable[..., nn.Module], timm.create_model)
+    backbone = create(config.name, **options)
+    projection = Projection(
+        int(cast(int, backbone.num_features)),
+        config.projection_hidden,
+        config.projection_dim,
+        norm=config.projection_norm,
+    )
+    return VideoEncoder(backbone, projection)

@@ -1,0 +1,51 @@
+"""Optimizer (timm's factory) and learning rate, the latter a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from slicfast.config import OptimConfig, TrainConfig
+from slicfast.device import ensure_torchvision_imports
+from slicfast.errors import ConfigError, one_of
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """An optimizer by timm's name; biases and norms are not decayed.
+
+    Raises ConfigError for a name timm does not know.
+    """
+    ensure_torchvision_imports()
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    if config.name not in (known := list_optimizers()):
+        raise ConfigError(one_of("optim.name", config.name, map(str, known)))
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        model,
+        opt=config.name,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+    )
+    return optimizer
+
+
+def learning_rate(step: int, steps_per_epoch: int, optim: OptimConfig, train: TrainConfig) -> float:
+    """The rate of optimizer step ``step`` (from 0): linear warm-up, then constant or half a cosine to 0."""
+    peak = optim.lr
+    if optim.lr_reference_batch is not None:
+        peak *= train.batch_size / optim.lr_reference_batch
+    warmup = optim.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if optim.schedule == "constant":
+        return peak
+    total = max(train.epochs * steps_per_epoch - warmup, 1)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min((step - warmup) / total, 1.0)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)

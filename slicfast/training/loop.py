@@ -1,0 +1,261 @@
+"""The training loop: cluster, train an epoch, validate, save; readable from top to bottom.
+
+Method: SLIC (CVPR 2022). A run is a function of its configuration and its videos: everything random follows
+from (seed, epoch, step), so a resumed run equals an unbroken one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slicfast.config import Config
+from slicfast.data.loader import ClipBatch
+from slicfast.data.requests import Requests
+from slicfast.data.sampling import take_part
+from slicfast.device import resolve_device
+from slicfast.distributed import any_rank, barrier, broadcast, process_group, read_environment
+from slicfast.engine.checkpoint import Checkpoint, load_checkpoint
+from slicfast.engine.optimization import learning_rate, set_learning_rate
+from slicfast.errors import RunError
+from slicfast.progress import track
+from slicfast.records import MetricsWriter, RunFolder, write_atomically
+from slicfast.training.meter import Meter
+from slicfast.training.rounds import is_due, recluster
+from slicfast.training.session import Session, open_session
+from slicfast.training.signals import Signals, watch_signals
+from slicfast.training.terms import slic_loss
+from slicfast.training.validation import validate
+
+logger = logging.getLogger("slicfast")
+
+SIGNAL_INTERVAL = 10  # steps between two agreements of several ranks on whether to stop
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: where it is, the steps taken in all, and the signal that stopped it, if one did."""
+
+    run: Path
+    global_step: int
+    stopped_by: signal.Signals | None = None
+    best: float | None = None
+
+
+def train(
+    config: Config, run_dir: str | Path, *, resume: str | None = None, dry_run: bool = False
+) -> TrainResult:
+    """Train an encoder, alone or as one rank under torchrun.
+
+    Args:
+        run_dir: the run folder to make.
+        resume: ``auto`` goes on with the run in ``run_dir`` where there is one; a path names the checkpoint.
+        dry_run: take one step, write nothing.
+
+    Raises:
+        SlicfastError: one line for whatever the configuration, the data or the machine lacks.
+    """
+    run = RunFolder(run_dir)
+    ranks = read_environment()
+    device = resolve_device(config.train.device)
+    if config.train.num_torch_threads:
+        torch.set_num_threads(config.train.num_torch_threads)
+    with watch_signals() as signals, process_group(ranks, device):
+        checkpoint = None if dry_run else _checkpoint_to_resume(run, resume)
+        session = open_session(config, run, ranks, device, checkpoint)
+        if dry_run:
+            return _take_one_step(session)
+        if ranks.is_main:
+            run.create(config.to_yaml())
+            session.metrics = MetricsWriter(run.metrics, session.state.metrics_bytes)
+        with run.logging_to_file(ranks.is_main):
+            try:
+                return _run(session, signals)
+            finally:
+                if session.metrics is not None:
+                    session.metrics.close()
+
+
+def _run(session: Session, signals: Signals) -> TrainResult:
+    config, run, state = session.config, session.run, session.state
+    total = config.train.epochs * session.sampler.steps_per_epoch
+    _announce(session)
+    meter = Meter(session)
+    with track("Training", total, unit="steps", done=state.global_step) as bar:
+        while state.epoch < config.train.epochs:
+            if state.step == 0 and is_due(session, state.epoch):
+                session.write_metrics("cluster", recluster(session, state.epoch))
+            with closing(_epoch(session, meter)) as steps:
+                for _ in steps:
+                    if state.global_step % config.train.log_interval == 0:
+                        values = meter.summary()
+                        session.write_metrics("train", values)
+                        bar.update(state.global_step, f"loss {values['loss']:.4f}")
+                    else:
+                        bar.update(state.global_step)
+                    if state.global_step % config.train.checkpoint_interval == 0 or signals.take_save():
+                        session.save(run.last)
+                    if _stop_asked(session, signals):
+                        session.save(run.last)
+                        return TrainResult(run.path, state.global_step, signals.stop or signal.SIGTERM)
+            state.epoch, state.step = state.epoch + 1, 0
+            _end_epoch(session)
+    session.save(run.last)
+    barrier()
+    return TrainResult(run.path, state.global_step, best=state.best)
+
+
+def _announce(session: Session) -> None:
+    config, state = session.config, session.state
+    logger.info(
+        "%s %s on %d videos: epoch %d of %d, %d steps each, on %s with %d rank(s)",
+        "going on with" if state.global_step else "training",
+        config.model.name,
+        len(session.ids),
+        state.epoch,
+        config.train.epochs,
+        session.sampler.steps_per_epoch,
+        session.device,
+        session.ranks.size,
+    )
+
+
+def _epoch(session: Session, meter: Meter) -> Generator[None]:
+    """Train the rest of an epoch, pausing after each optimizer step."""
+    config, state, sampler = session.config, session.state, session.sampler
+    accumulation = config.train.accumulation_steps
+    num_parts = session.ranks.size * accumulation
+    kept: deque[Requests] = deque(maxlen=config.train.keep_requests)
+
+    def parts() -> Iterator[Requests]:
+        for step in range(state.step, sampler.steps_per_epoch):
+            batch = sampler.batch(state.epoch, step)
+            for micro in range(accumulation):
+                part = session.ranks.rank * accumulation + micro
+                yield take_part(batch, len(sampler.roles), part, num_parts)
+
+    session.model.train()
+    generator = torch.Generator(session.device)
+    batches = session.loader.load(parts())
+    meter.start()
+    try:
+        for step in range(state.step, sampler.steps_per_epoch):
+            rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
+            set_learning_rate(session.optimizer, rate)
+            session.optimizer.zero_grad(set_to_none=True)
+            for micro in range(accumulation):
+                batch = next(batches)
+                kept.append(batch.requests)
+                _seed_negatives(generator, session, step, micro)
+                loss = _forward_backward(session, batch, generator, last=micro == accumulation - 1)
+                meter.add(loss, batch)
+            if config.optim.clip_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
+            session.optimizer.step()
+            state.step, state.global_step = step + 1, state.global_step + 1
+            if state.global_step % config.train.nan_check_interval == 0:
+                _require_finite(session, meter, kept)
+            yield
+    finally:
+        batches.close()
+
+
+def _forward_backward(
+    session: Session, batch: ClipBatch, generator: torch.Generator, *, last: bool
+) -> dict[str, torch.Tensor]:
+    """One part of a step: all clips in one forward pass, so that they share BatchNorm statistics."""
+    config = session.config
+    clips_NCTHW = batch.clips.to(session.device, non_blocking=True)
+    labels_N = torch.from_numpy(session.label_of_row[batch.requests["video"]])
+    labels_N = labels_N.to(session.device, non_blocking=True)
+    enabled = session.autocast is not None
+    with torch.autocast(session.device.type, dtype=session.autocast, enabled=enabled):
+        embeddings_ND = session.model(clips_NCTHW)
+    loss = slic_loss(embeddings_ND, labels_N, len(session.sampler.roles), config.loss, generator)
+    scaled = loss.total / config.train.accumulation_steps
+    if session.ranks.size > 1 and not last:
+        with session.model.no_sync():  # type: ignore[operator]
+            scaled.backward()  # type: ignore[no-untyped-call]
+    else:
+        scaled.backward()  # type: ignore[no-untyped-call]
+    return loss.logged
+
+
+def _seed_negatives(generator: torch.Generator, session: Session, step: int, micro: int) -> None:
+    """Negatives depend on (seed, epoch, step, part) alone; gathered ones are the same on every rank."""
+    gathered = session.config.loss.gather_negatives
+    part = micro if gathered else session.ranks.rank * session.config.train.accumulation_steps + micro
+    words = np.random.SeedSequence([session.config.seed, session.state.epoch, step, part])
+    generator.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+
+
+def _require_finite(session: Session, meter: Meter, kept: deque[Requests]) -> None:
+    """Stop a run that has diverged, keeping the last request lists. sync: every nan_check_interval steps."""
+    if not any_rank(not meter.is_finite(), session.device):
+        return
+    path = session.run.requests
+    if session.ranks.is_main:
+        arrays = {f"batch_{place:03d}": requests for place, requests in enumerate(kept)}
+        write_atomically(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]
+    raise RunError(
+        f"the loss is no longer finite at step {session.state.global_step} (epoch {session.state.epoch});"
+        f" lower optim.lr or set optim.clip_grad_norm; the last requests are in {path}"
+    )
+
+
+def _stop_asked(session: Session, signals: Signals) -> bool:
+    """Whether to stop now; several ranks must agree, at the same step."""
+    if session.ranks.size == 1:
+        return signals.stop is not None
+    if session.state.global_step % SIGNAL_INTERVAL:
+        return False
+    return any_rank(signals.stop is not None, session.device)
+
+
+def _end_epoch(session: Session) -> None:
+    """Validate and keep checkpoints where this epoch's number says so."""
+    config, state = session.config, session.state
+    if config.eval.query_split is not None and (
+        state.epoch % config.eval.interval == 0 or state.epoch == config.train.epochs
+    ):
+        logged = validate(session)
+        figure = float(logged[f"{config.eval.features}_r1"])
+        session.write_metrics("retrieval", {"epoch": state.epoch, **logged})
+        if state.best is None or figure > state.best:
+            state.best = figure
+            session.save(session.run.best)
+    every = config.train.keep_every_epochs
+    if every is not None and state.epoch % every == 0:
+        session.save(session.run.checkpoint_of_epoch(state.epoch))
+
+
+def _checkpoint_to_resume(run: RunFolder, resume: str | None) -> Checkpoint | None:
+    if resume is None:
+        if run.last.exists() or run.metrics.exists():
+            raise RunError(
+                f"{run.path} already holds a run; add --resume auto to go on with it, or choose another --run"
+            )
+        return None
+    path = run.last if resume == "auto" else Path(resume)
+    if resume == "auto" and not broadcast(path.exists()):
+        return None
+    return load_checkpoint(path)
+
+
+def _take_one_step(session: Session) -> TrainResult:
+    """The whole way of one batch, then stop; nothing is written."""
+    meter = Meter(session)
+    with closing(_epoch(session, meter)) as steps:
+        next(steps)
+    if not meter.is_finite():
+        raise RunError("the loss of the first step is not finite; lower optim.lr")
+    logger.info("one step done: loss %.4f", meter.summary()["loss"])
+    return TrainResult(session.run.path, 1)

@@ -1,0 +1,117 @@
+"""One round of iterative clustering: embed every training video, cluster, and use the labels until next time.
+
+Method: SLIC (CVPR 2022), "iterative clustering"; centre clips, evaluation mode, the projection's output.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slicfast.assignment import Assignment
+from slicfast.clustering import cluster
+from slicfast.clustering.quality import quality
+from slicfast.distributed import average_buffers, broadcast
+from slicfast.engine.embedding import embed_videos, encoder_extractor
+from slicfast.errors import RunError
+from slicfast.progress import track
+from slicfast.training.session import Session
+
+logger = logging.getLogger("slicfast")
+
+
+def is_due(session: Session, epoch: int) -> bool:
+    """Whether clustering precedes this epoch."""
+    config = session.config.cluster
+    since = epoch - config.start_epoch
+    return config.method != "none" and since >= 0 and since % config.interval == 0
+
+
+def recluster(session: Session, epoch: int) -> dict[str, Any]:
+    """Give the session a new assignment; returns what to log.
+
+    Every rank embeds its share of the videos; rank 0 clusters and the labels are broadcast.
+
+    Raises:
+        RunError: the embeddings are not finite.
+    """
+    config = session.config.cluster
+    started = time.perf_counter()
+    bank_ND = _embed(session)
+    embedded = time.perf_counter()
+    labels_N: npt.NDArray[np.int64] | None = None
+    logged: dict[str, Any] = {}
+    problem: RunError | None = None
+    if session.ranks.is_main:
+        try:
+            labels_N, logged = _cluster(session, bank_ND)
+        except RunError as error:
+            problem = error
+    problem, labels_N = broadcast((problem, labels_N))
+    if problem is not None or labels_N is None:
+        raise problem or RunError("clustering gave no labels")
+    assignment = Assignment(session.ids, labels_N, epoch)
+    session.use_assignment(assignment)
+    if session.ranks.is_main:
+        session.run.write_assignment(assignment)
+    logged |= {
+        "epoch": epoch,
+        "method": config.method,
+        "embed_seconds": round(embedded - started, 3),
+        "cluster_seconds": round(time.perf_counter() - embedded, 3),
+    }
+    return logged
+
+
+def _embed(session: Session) -> torch.Tensor:
+    average_buffers(session.encoder)
+    session.encoder.eval()
+    extractor = encoder_extractor(session.encoder, session.device, session.autocast)
+    clips = -(-len(session.rows_N) // session.ranks.size)
+    with track("Embedding", clips, unit="clips") as bar:
+        banks = embed_videos(
+            extractor,
+            session.eval_loader,
+            session.store,
+            session.rows_N,
+            session.config,
+            session.device,
+            num_clips=1,
+            ranks=session.ranks,
+            progress=bar.update,
+        )
+    session.encoder.train()
+    return banks[session.config.cluster.features]
+
+
+def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    config, state = session.config.cluster, session.state
+    result = cluster(
+        bank_ND,
+        config.method,
+        num_clusters=config.num_clusters,
+        partition=config.partition,
+        num_iterations=config.num_iterations,
+        num_starts=config.num_starts,
+        init_KD=state.centroids_KD if config.warm_start else None,
+        seed=session.config.seed,
+    )
+    if result.centroids_KD is not None:
+        state.centroids_KD = result.centroids_KD.detach().cpu()
+    previous = state.assignment
+    logged: dict[str, Any] = quality(
+        result.labels,
+        session.true_labels_N,
+        previous.labels_for(session.ids) if previous is not None else None,
+        bank_ND,
+    )
+    if config.method != "finch":
+        logged["num_refilled"] = result.num_refilled
+    else:
+        logged["partition_sizes"] = [int(partition.max()) + 1 for partition in result.partitions]
+    return result.labels, logged

@@ -1,0 +1,208 @@
+"""A training run made ready: store, sampler, loaders, network, optimizer, and where to go on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slicfast.assignment import Assignment
+from slicfast.config import Config
+from slicfast.data.loader import ClipLoader
+from slicfast.data.sampling import SampleSampler
+from slicfast.data.store import ClipStore
+from slicfast.device import autocast_dtype
+from slicfast.distributed import Ranks
+from slicfast.engine.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from slicfast.engine.embedding import evaluation_loader
+from slicfast.engine.encoder import VideoEncoder, build_encoder
+from slicfast.engine.optimization import build_optimizer
+from slicfast.errors import ConfigError, DataError, RunError
+from slicfast.records import MetricsWriter, RunFolder
+
+logger = logging.getLogger("slicfast")
+
+# Keys in which a resumed run may differ from the one it goes on with: they change no weight.
+FREE_KEYS = frozenset(
+    {
+        "data.store",
+        "data.num_threads",
+        "data.prefetch",
+        "data.max_bad_share",
+        "eval.interval",
+        "eval.batch_size",
+        "train.epochs",
+        "train.init_from",
+        "train.log_interval",
+        "train.nan_check_interval",
+        "train.checkpoint_interval",
+        "train.keep_every_epochs",
+        "train.keep_requests",
+        "train.num_torch_threads",
+    }
+)
+
+
+@dataclass
+class Session:
+    """Everything a run works with. ``state`` is what its next checkpoint will hold."""
+
+    config: Config
+    run: RunFolder
+    ranks: Ranks
+    device: torch.device
+    autocast: torch.dtype | None
+    store: ClipStore
+    rows_N: npt.NDArray[np.integer]
+    ids: tuple[str, ...]
+    true_labels_N: npt.NDArray[np.int64] | None
+    sampler: SampleSampler
+    loader: ClipLoader
+    eval_loader: ClipLoader
+    encoder: VideoEncoder
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    state: Checkpoint
+    label_of_row: npt.NDArray[np.int64]
+    metrics: MetricsWriter | None = None
+
+    def write_metrics(self, kind: str, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl; only rank 0 has one."""
+        if self.metrics is not None:
+            self.metrics.write(kind, self.state.global_step, values)
+
+    def use_assignment(self, assignment: Assignment) -> None:
+        """Sample positives and choose negatives by these labels, joined by video id."""
+        self.state.assignment = assignment
+        labels_N = assignment.labels_for(self.ids)
+        self.sampler.set_labels(labels_N)
+        self.label_of_row[self.rows_N] = labels_N
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of this moment; only rank 0 does."""
+        if not self.ranks.is_main:
+            return
+        self.state.model = self.encoder.state_dict()
+        self.state.optimizer = self.optimizer.state_dict()
+        self.state.metrics_bytes = self.metrics.size if self.metrics is not None else None
+        save_checkpoint(path, self.state)
+
+
+def open_session(
+    config: Config, run: RunFolder, ranks: Ranks, device: torch.device, resume: Checkpoint | None
+) -> Session:
+    """Build or restore. Raises ConfigError, DataError or RunError with one line for what does not fit."""
+    parts = ranks.size * config.train.accumulation_steps
+    if config.train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size {config.train.batch_size} must be a multiple of ranks x"
+            f" train.accumulation_steps = {ranks.size} x {config.train.accumulation_steps}"
+        )
+    store = ClipStore(config.data.store)
+    rows_N = training_rows(store, config)
+    sampler = SampleSampler(rows_N, store.num_frames[rows_N], config)
+    torch.manual_seed(config.seed)
+    encoder = build_encoder(config.model)
+    if resume is None and config.train.init_from is not None:
+        source = config.train.init_from
+        load_weights(encoder, load_checkpoint(source).model, source)
+    encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    optimizer = build_optimizer(encoder, config.optim)
+    ids = tuple(store.ids(rows_N))
+    state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
+    if resume is not None:
+        require_same_run(resume, config, ids)
+        load_weights(encoder, resume.model, run.path)
+        optimizer.load_state_dict(resume.optimizer)
+        state = resume
+        state.config = config.to_dict()
+    model: nn.Module = encoder
+    if ranks.size > 1:
+        model = DistributedDataParallel(encoder, device_ids=[device.index] if device.type == "cuda" else None)
+    true_labels_N = store.label_ids[rows_N].astype(np.int64)
+    session = Session(
+        config=config,
+        run=run,
+        ranks=ranks,
+        device=device,
+        autocast=autocast_dtype(device, config.train.precision),
+        store=store,
+        rows_N=rows_N,
+        ids=ids,
+        true_labels_N=true_labels_N if (true_labels_N >= 0).all() else None,
+        sampler=sampler,
+        loader=ClipLoader(
+            store,
+            config.data,
+            augment=config.augment,
+            motion=config.motion,
+            candidates=rows_N,
+            device=str(device),
+            num_threads=config.data.num_threads,
+            max_batch=len(sampler.roles) * config.train.batch_size // parts,
+        ),
+        eval_loader=evaluation_loader(store, config, device),
+        encoder=encoder,
+        model=model,
+        optimizer=optimizer,
+        state=state,
+        label_of_row=np.full(len(store), -1, dtype=np.int64),
+    )
+    session.use_assignment(state.assignment or Assignment.singletons(ids))
+    return session
+
+
+def training_rows(store: ClipStore, config: Config) -> npt.NDArray[np.integer]:
+    """Rows of the training split long enough for two clips side by side; says how many are not."""
+    rows: npt.NDArray[np.integer] = store.split(config.data.train_split)
+    least = config.data.min_training_frames
+    long_enough: npt.NDArray[np.integer] = rows[store.num_frames[rows] >= least]
+    if len(long_enough) < len(rows):
+        logger.info(
+            "%d of %d training videos have fewer than %d frames and are left out",
+            len(rows) - len(long_enough),
+            len(rows),
+            least,
+        )
+    if not len(long_enough):
+        longest = int(store.num_frames[rows].max()) if len(rows) else 0
+        raise DataError(
+            f"no video of split '{config.data.train_split}' has the {least} frames training needs"
+            f" (the longest has {longest}); lower data.clip_length, data.clip_stride or data.min_frames"
+        )
+    return long_enough
+
+
+def require_same_run(saved: Checkpoint, config: Config, ids: tuple[str, ...]) -> None:
+    """Raise RunError unless going on gives what an unbroken run would have given."""
+    then, now = _flatten(saved.config), _flatten(config.to_dict())
+    changed = sorted(key for key in now if key not in FREE_KEYS and now[key] != then.get(key))
+    if changed:
+        listed = ", ".join(f"{key} ({then.get(key)} -> {now[key]})" for key in changed[:4])
+        raise RunError(
+            f"cannot resume with another configuration: {listed};"
+            " start a new run with train.init_from instead"
+        )
+    if saved.video_ids != ids:
+        gone, added = set(saved.video_ids) - set(ids), set(ids) - set(saved.video_ids)
+        raise RunError(
+            f"cannot resume: the training videos changed ({len(added)} new, {len(gone)} gone);"
+            " start a new run with train.init_from instead"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

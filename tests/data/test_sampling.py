@@ -1,0 +1,158 @@
+"""Which clips make a batch: against the method's rules, on fresh random data sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slicfast.config import Config
+from slicfast.data.requests import Role, View, frame_indices, make_requests
+from slicfast.data.sampling import SampleSampler, evenly_spaced, take_part
+from slicfast.errors import ConfigError, DataError
+
+
+def sampler_of(num_frames, *overrides, batch_size=8, rows=None):
+    config = Config.load(None, [f"train.batch_size={batch_size}", "data.clip_length=8", *overrides])
+    rows = np.arange(len(num_frames)) if rows is None else rows
+    return SampleSampler(rows, num_frames, config)
+
+
+def roles(batch, num_roles=3):
+    return batch.reshape(num_roles, -1)
+
+
+def random_lengths(num=40, low=16):
+    return np.random.default_rng().integers(low, 90, num)
+
+
+def test_same_seed_epoch_and_step_give_the_same_batch_in_any_order():
+    lengths = random_lengths()
+    first, second = sampler_of(lengths), sampler_of(lengths)
+    wanted = [first.batch(epoch, step) for epoch in range(3) for step in range(5)]
+    shuffled = {(e, s): second.batch(e, s) for e in (2, 0, 1) for s in (4, 1, 0, 3, 2)}
+    assert all(np.array_equal(shuffled[divmod(i, 5)], batch) for i, batch in enumerate(wanted))
+    assert not np.array_equal(wanted[0], sampler_of(lengths, "seed=1").batch(0, 0))
+
+
+def test_an_epoch_visits_every_video_once_as_anchor():
+    sampler = sampler_of(random_lengths(40))
+    anchors = np.concatenate([roles(sampler.batch(3, step))[0]["video"] for step in range(5)])
+    assert sorted(anchors) == list(range(40))
+
+
+def test_anchor_again_is_the_same_window_with_another_draw():
+    anchor, _, again = roles(sampler_of(random_lengths(), "sampling.anchor_start=random").batch(0, 0))
+    assert np.array_equal(anchor["video"], again["video"])
+    assert np.array_equal(anchor["start"], again["start"])
+    assert (anchor["seed"] != again["seed"]).all()
+    assert (anchor["role"] == Role.ANCHOR).all() and (again["role"] == Role.ANCHOR_AGAIN).all()
+
+
+def test_positive_is_another_video_of_the_same_cluster_or_the_video_itself_when_alone():
+    lengths = random_lengths(60)
+    labels = np.random.default_rng().integers(0, 12, 60)
+    sampler = sampler_of(lengths, "sampling.same_video_prob=0")
+    sampler.set_labels(labels)
+    sizes = np.bincount(labels)
+    for step in range(sampler.steps_per_epoch):
+        anchor, positive, _ = roles(sampler.batch(0, step))
+        assert np.array_equal(labels[anchor["video"]], labels[positive["video"]])
+        alone = sizes[labels[anchor["video"]]] == 1
+        assert ((anchor["video"] == positive["video"]) == alone).all()
+
+
+def test_mates_are_drawn_uniformly():
+    sampler = sampler_of(np.full(8, 40), "sampling.same_video_prob=0", batch_size=8)
+    sampler.set_labels(np.array([0, 0, 0, 0, 0, 1, 1, 2]))
+    pairs = np.zeros((8, 8), dtype=int)
+    for epoch in range(2000):
+        anchor, positive, _ = roles(sampler.batch(epoch, 0))
+        np.add.at(pairs, (anchor["video"], positive["video"]), 1)
+    mates = pairs[:5, :5][~np.eye(5, dtype=bool)]
+    assert mates.min() > 420 and mates.max() < 580  # 500 expected, deviation 19
+    assert pairs[5, 6] == pairs[6, 5] == pairs[7, 7] == 2000
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.2, 1.0])
+def test_share_of_same_video_positives_follows_the_probability(prob):
+    sampler = sampler_of(np.full(64, 40), f"sampling.same_video_prob={prob}", batch_size=64)
+    sampler.set_labels(np.zeros(64, dtype=np.int64))
+    same = [(b[0]["video"] == b[1]["video"]).mean() for b in (roles(sampler.batch(e, 0)) for e in range(60))]
+    assert np.mean(same) == pytest.approx(prob, abs=0.04)
+
+
+def test_positive_starts_after_the_first_window_and_ends_within_the_video():
+    lengths = random_lengths(64)
+    sampler = sampler_of(lengths, batch_size=64)
+    starts = np.concatenate([roles(sampler.batch(e, 0))[1]["start"] for e in range(50)])
+    videos = np.concatenate([roles(sampler.batch(e, 0))[1]["video"] for e in range(50)])
+    assert (starts >= 8).all() and (starts <= lengths[videos] - 8).all()
+    longest = np.argmax(lengths)
+    assert len(np.unique(starts[videos == longest])) > 10
+
+
+def test_random_anchor_and_its_positive_do_not_overlap():
+    lengths = random_lengths(64)
+    sampler = sampler_of(
+        lengths,
+        "sampling.anchor_start=random",
+        "sampling.same_video_prob=1",
+        "data.clip_stride=1",
+        batch_size=64,
+    )
+    for epoch in range(30):
+        anchor, positive, _ = roles(sampler.batch(epoch, 0))
+        assert (positive["start"] >= 0).all()
+        assert (positive["start"] + 8 <= lengths[positive["video"]]).all()
+        possible = lengths[anchor["video"]] >= 24  # shorter ones may have no window apart
+        assert (np.abs(anchor["start"] - positive["start"]) >= 8)[possible].all()
+
+
+def test_motion_view_falls_on_positives_and_anchors_again_only():
+    sampler = sampler_of(np.full(64, 40), "motion.prob=0.25", batch_size=64)
+    views = np.stack([roles(sampler.batch(e, 0))["view"] for e in range(40)])
+    assert (views[:, 0] == View.RGB).all()
+    assert views[:, 1].mean() == pytest.approx(0.25, abs=0.03)
+    assert views[:, 2].mean() == pytest.approx(0.25, abs=0.03)
+    none = sampler_of(np.full(64, 40), "motion.view=none", batch_size=64)
+    assert (none.batch(0, 0)["view"] == View.RGB).all()
+
+
+def test_requests_name_store_rows_not_positions():
+    rows = np.array([3, 7, 11, 20])
+    batch = sampler_of(np.full(4, 40), batch_size=4, rows=rows).batch(0, 0)
+    assert set(batch["video"]) <= set(rows.tolist())
+
+
+def test_without_temporal_term_there_is_no_third_clip():
+    sampler = sampler_of(np.full(8, 40), "loss.temporal_weight=0")
+    assert len(sampler.batch(0, 0)) == 16
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+def test_parts_of_a_batch_are_disjoint_and_whole(num_parts):
+    batch = sampler_of(random_lengths()).batch(0, 0)
+    parts = [roles(take_part(batch, 3, part, num_parts)) for part in range(num_parts)]
+    assert np.array_equal(np.concatenate(parts, axis=1), roles(batch))
+
+
+def test_too_few_videos_and_too_large_a_batch_are_named():
+    with pytest.raises(DataError, match="at least 2 videos"):
+        sampler_of(np.array([40]), batch_size=2)
+    with pytest.raises(ConfigError, match="only 5 videos"):
+        sampler_of(np.full(5, 40))
+
+
+def test_evaluation_clips_are_evenly_spaced_from_first_to_last_window():
+    requests = evenly_spaced(np.array([4, 9]), np.array([100, 16]), 10, clip_span=16, stride=1)
+    assert requests["video"].tolist() == [4] * 10 + [9] * 10
+    centres = requests["start"][:10] + 8
+    assert centres[0] == 8 and centres[-1] == 92
+    assert set(np.diff(centres)) <= {9, 10}
+    assert (requests["start"][10:] == 0).all()
+    assert evenly_spaced(np.array([0]), np.array([100]), 1, clip_span=16, stride=1)["start"][0] == 42
+
+
+def test_short_videos_repeat_their_last_frame():
+    frames = frame_indices(make_requests([0, 0], [0, 3], stride=2), 4, [5, 20])
+    assert frames.tolist() == [[0, 2, 4, 4], [3, 5, 7, 9]]
