@@ -1,0 +1,211 @@
+"""What reader and writer of a clip store agree on: names, settings, one video's record, strings, tar members.
+
+store.json              format, version, settings, name of the current index folder (null: not finished)
+shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end), then NNNNNNNN.json
+shards/shard-00000.npz  the same records as arrays; written when the shard is closed
+index-000001/*.npy      the records of all shards in order of id, memory-mapped by the reader
+left_out.tsv            videos that could not be stored, with the reason
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slicfast.errors import ConfigError, DataError
+
+FORMAT = "slicfast-store"
+VERSION = 1
+HEADER = "store.json"
+SHARDS = "shards"
+TMP = "tmp"
+LOCK = ".lock"
+LEFT_OUT = "left_out.tsv"
+BLOCK = 512  # bytes; tar's unit
+
+Uint8Array = npt.NDArray[np.uint8]
+Uint32Array = npt.NDArray[np.uint32]
+Int32Array = npt.NDArray[np.int32]
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How videos are stored; one store holds one setting.
+
+    Attributes:
+        short_side: pixels; smaller videos keep their size.
+        quality: JPEG quality, 1-100.
+        fps: pictures a second, None to keep each video's own pictures.
+    """
+
+    short_side: int = 128
+    quality: int = 90
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.short_side < 8:
+            raise ConfigError(f"short_side must be at least 8 pixels; got {self.short_side}")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality must be between 1 and 100; got {self.quality}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ConfigError(f"fps must be above 0 and at most 1000; got {self.fps}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a video was made from, to notice when the file changes."""
+
+    size: int = 0  # bytes
+    mtime_ns: int = 0
+    fingerprint: int = 0  # checksum of the file's contents
+    width: int = 0  # pixels as displayed
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One stored video apart from its pictures: what the json member beside them holds.
+
+    Attributes:
+        sizes: bytes of each JPEG, in order.
+        crcs: CRC-32 of each JPEG.
+        damage: what was wrong with the source although pictures came out of it; empty when sound.
+    """
+
+    id: str
+    label: str | None
+    fps: float
+    width: int
+    height: int
+    sizes: Sequence[int]
+    crcs: Sequence[int]
+    source: Source = field(default_factory=Source)
+    damage: str = ""
+
+    def to_json(self) -> bytes:
+        values = asdict(self)
+        values["sizes"] = [int(size) for size in self.sizes]
+        values["crcs"] = [int(crc) for crc in self.crcs]
+        return json.dumps(values).encode("ascii")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> VideoRecord:
+        """Raises ValueError, KeyError or TypeError when `text` is no record."""
+        values = json.loads(text)
+        return cls(**{**values, "source": Source(**values["source"])})
+
+
+def pack_strings(strings: Sequence[str]) -> tuple[Uint8Array, npt.NDArray[np.uint64]]:
+    """UTF-8 bytes joined (uint8), and (len + 1,) uint64 offsets into them.
+
+    Lone surrogates (file names that are not UTF-8) pass, and byte order is the order of Python's strings.
+    """
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.uint64)
+    np.cumsum([len(item) for item in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
+
+
+def unpack_strings(blob: Uint8Array, offsets: npt.NDArray[np.uint64]) -> list[str]:
+    """The strings that pack_strings joined."""
+    whole = blob.tobytes()
+    bounds = offsets.tolist()
+    return [whole[start:end].decode("utf-8", "surrogatepass") for start, end in itertools.pairwise(bounds)]
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """One ustar header; the time is fixed so that equal videos give equal shards."""
+    info = tarfile.TarInfo(name=name)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def padding(size: int) -> int:
+    """Bytes from `size` to the end of its last tar block."""
+    return -size % BLOCK
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file whole: written beside it, synced, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@dataclass(frozen=True)
+class StoreHeader:
+    """The contents of store.json."""
+
+    settings: StoreSettings
+    index: str | None = None  # name of the current index folder
+
+    def write(self, store: Path) -> None:
+        values = {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": asdict(self.settings),
+            "index": self.index,
+        }
+        text = json.dumps(values, indent=2).encode("ascii") + b"\n"
+        write_atomically(store / HEADER, lambda file: file.write(text))
+
+    @classmethod
+    def read(cls, store: Path) -> StoreHeader:
+        """Raises DataError where there is no store, no readable one, or one of another version."""
+        try:
+            text = (store / HEADER).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            found = "a folder without store.json" if store.is_dir() else "nothing"
+            if store.is_file():
+                found = "a file"
+            raise DataError(
+                f"no clip store at {store} (found {found}); make one with 'slicfast prepare'"
+            ) from None
+        except OSError as error:
+            raise DataError(f"cannot read the clip store at {store}: {error.strerror}") from None
+        try:
+            values = json.loads(text)
+            known = values["format"] == FORMAT
+            version = values["version"]
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise DataError(f"{store / HEADER} does not describe a clip store; prepare into another folder")
+        if version != VERSION:
+            raise DataError(
+                f"the clip store at {store} has version {version}, this slicfast reads version {VERSION};"
+                " prepare it again into a new folder"
+            )
+        try:
+            return cls(StoreSettings(**values["settings"]), values["index"])
+        except (KeyError, TypeError, ConfigError):
+            raise DataError(
+                f"{store / HEADER} is damaged; prepare the store again into a new folder"
+            ) from None

@@ -1,0 +1,36 @@
+"""Fixtures that several parts share: small real data, made on the fly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_data import encode_pictures, record_of, smooth_video
+
+from slicfast.data.store import ClipStore
+from slicfast.data.store_writer import StoreSettings, StoreWriter
+
+TINY_SIZE = (40, 32)  # width, height
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """12 videos, 40 x 32 pixels, 20-60 frames, classes 'left' and 'right', splits train (8) and test (4).
+
+    Read-only: a test that damages bytes must work on a copy of the folder.
+    """
+    path = tmp_path_factory.mktemp("tiny") / "store"
+    generator = np.random.default_rng(7)
+    width, height = TINY_SIZE
+    labels: dict[str, str | None] = {}
+    splits: dict[str, list[str]] = {"train": [], "test": []}
+    with StoreWriter(path, StoreSettings(short_side=32)) as writer:
+        for number in range(12):
+            label = ("left", "right")[number % 2]
+            video_id = f"{label}/video_{number:02d}.avi"
+            num_frames = int(generator.integers(20, 61)) if number > 1 else (20, 60)[number]
+            pictures = encode_pictures(smooth_video(generator, num_frames, width, height))
+            writer.add(record_of(video_id, label, pictures, width, height), b"".join(pictures))
+            labels[video_id] = label
+            splits["test" if number % 6 in (4, 5) else "train"].append(video_id)
+        writer.finish(labels, splits)
+    return ClipStore(path)
