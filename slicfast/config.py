@@ -238,6 +238,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides such as ``optim.lr=0.05`` as nested values; keys are not checked yet.
+
+    Raises ConfigError for one that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(values, override)
+    return values
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
@@ -275,15 +286,19 @@ def _explain(error: ValidationError) -> str:
 
 
 def _nearest_key(path: Sequence[str]) -> str:
+    """The same key in another section, else one spelt alike in this section, else in any."""
+    here = list(_section(path[:-1]).model_fields)
     known = all_keys()
-    wanted = ".".join(path)
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    if not near:  # the right key without its section
-        near = [key for key in known if key.rsplit(".", 1)[-1] == path[-1]]
+    names = {key: key.rsplit(".", 1)[-1] for key in known}
+    near = [key for key in known if names[key] == path[-1]]
+    if not near:
+        near = [".".join([*path[:-1], name]) for name in difflib.get_close_matches(path[-1], here, n=1)]
+    if not near:
+        alike = difflib.get_close_matches(path[-1], sorted(set(names.values())), n=1, cutoff=0.7)
+        near = [key for key in known if names[key] in alike]
     if near:
-        return f"the nearest is '{near[0]}'"
-    section = _section(path[:-1])
-    return f"valid here: {', '.join(section.model_fields)}"
+        return f"the nearest is {' or '.join(repr(key) for key in near)}"
+    return f"valid here: {', '.join(here)}"
 
 
 def _section(path: Sequence[str]) -> type[BaseModel]:

@@ -82,6 +82,11 @@ class Progress:
         """The same, by what was added."""
         self.update(self.done + units, message)
 
+    def report(self, done: int, total: int) -> None:
+        """The same as a plain callback of (done, total), for work that counts by itself."""
+        self.total = total
+        self.update(done)
+
     def log(self, line: str) -> None:
         """Write a line that stays, above the bar."""
         if not self._quiet:
@@ -101,7 +106,7 @@ class Progress:
             self._task = _screen.add(self.description, self.total)
         self._shown = True
         if self._task is not None:
-            _screen.draw(self._task, self.done, self._status())
+            _screen.draw(self._task, self.done, self.total, self._status())
         else:
             _write_line(f"{self.description}: {self._status()}")
 
@@ -167,9 +172,9 @@ class _Screen:
         self._open.add(task)
         return task
 
-    def draw(self, task: TaskID, done: int, status: str) -> None:
+    def draw(self, task: TaskID, done: int, total: int | None, status: str) -> None:
         assert self._live is not None
-        self._live.update(task, completed=done, status=status, refresh=True)
+        self._live.update(task, completed=done, total=total, status=status, refresh=True)
 
     def remove(self, task: TaskID, status: str) -> None:
         """Leave the bar as it stands; the last one to go ends the display."""

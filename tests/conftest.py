@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from small_data import encode_pictures, record_of, smooth_video
 
 from slicfast.data.store import ClipStore
 from slicfast.data.store_writer import StoreSettings, StoreWriter
 
 TINY_SIZE = (40, 32)  # width, height
+
+torch.set_num_threads(1)  # tests run side by side, one a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_cuda") is None or torch.cuda.is_available():
+        return
+    if os.environ.get("SLICFAST_REQUIRE_CUDA") == "1":
+        pytest.fail("SLICFAST_REQUIRE_CUDA=1, but torch finds no NVIDIA GPU", pytrace=False)
+    pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture(scope="session")
+def extra_data() -> Path:
+    """The folder of official lists and of real and odd videos, too large for the repository."""
+    folder = os.environ.get("SLICFAST_EXTRA_DATA")
+    if not folder:
+        pytest.skip("SLICFAST_EXTRA_DATA is not set")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")
