@@ -1,0 +1,40 @@
+"""Video backbones by name, from timm's registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from torch import nn
+
+from slicfast.errors import ConfigError, one_of
+
+
+def backbone_names() -> list[str]:
+    """The backbones of this package, sorted."""
+    return timm.list_models("slic_*")
+
+
+def create_backbone(name: str, **options: Any) -> nn.Module:
+    """A freshly initialised backbone from clips (N, C, T, H, W) to pooled features (N, num_features).
+
+    Args:
+        name: any video network in timm's registry, of this package or another that registers its own.
+        options: keyword arguments of the network, such as `width` of the `slic_*` ones.
+
+    Raises:
+        ConfigError: timm has no such name (the nearest is given), the network takes no such option, or it is
+            an image network.
+    """
+    if not timm.is_model(name):
+        raise ConfigError(one_of("model.name", name, backbone_names()))
+    try:
+        model = timm.create_model(name, num_classes=0, **options)
+    except TypeError as error:
+        raise ConfigError(f"model.name={name} does not take these options: {error}") from None
+    if not any(isinstance(module, nn.Conv3d) for module in model.modules()):
+        raise ConfigError(
+            f"model.name={name} is an image network, without a convolution over time;"
+            f" video networks are {', '.join(backbone_names())}"
+        )
+    return model
