@@ -187,8 +187,8 @@ class ResNet3D(nn.Module):
         min_size, min_frames = self.spatial_stride // 2 + 1, self.stem_temporal_stride
         if min(shape[3:]) < min_size or shape[2] < min_frames:
             raise ConfigError(
-                f"clips of {shape[2]} x {shape[3]} x {shape[4]} (frames x rows x columns) are too small for the"
-                f" network's strides: they must have at least {min_frames} x {min_size} x {min_size};"
+                f"clips of {shape[2]} x {shape[3]} x {shape[4]} (frames x rows x columns) are too small for"
+                f" the network's strides: they must have at least {min_frames} x {min_size} x {min_size};"
                 " raise data.clip_length or data.crop_size"
             )
 
