@@ -1,0 +1,145 @@
+"""How benchmarks measure: CPU milliseconds and wall time over repeated runs, the machine, results as JSON.
+
+On a shared machine wall time says as much about the neighbours as about the code; CPU time is the figure to
+compare there. On a GPU it is the other way round: what counts is wall time around a synchronisation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slicfast import __version__
+from slicfast.device import num_cores
+from slicfast.records import write_text
+
+LIBRARIES = ("torch", "timm", "numpy", "scikit-learn", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Milliseconds of one run: the median and the range of the middle half, over ``num_runs`` runs.
+
+    ``cpu_ms`` sums over the threads of this process.
+    """
+
+    cpu_ms: float
+    cpu_ms_quartiles: list[float]
+    wall_ms: float
+    wall_ms_quartiles: list[float]
+    num_runs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    run: Callable[[], object],
+    *,
+    num_runs: int = 10,
+    num_warmup: int = 2,
+    synchronize: Callable[[], object] | None = None,
+) -> Measurement:
+    """Time ``run``, called over and over.
+
+    Args:
+        num_runs: measured calls, at least 1.
+        num_warmup: calls before these, not measured.
+        synchronize: waits for the device; called before each look at the clock.
+    """
+    if num_runs < 1:
+        raise ValueError(f"num_runs must be at least 1; got {num_runs}")
+    wait = synchronize or (lambda: None)
+    for _ in range(num_warmup):
+        run()
+    cpu, wall = [], []
+    for _ in range(num_runs):
+        wait()
+        cpu_start, wall_start = time.process_time(), time.perf_counter()
+        run()
+        wait()
+        wall.append(1e3 * (time.perf_counter() - wall_start))
+        cpu.append(1e3 * (time.process_time() - cpu_start))
+    return Measurement(
+        cpu_ms=statistics.median(cpu),
+        cpu_ms_quartiles=_quartiles(cpu),
+        wall_ms=statistics.median(wall),
+        wall_ms_quartiles=_quartiles(wall),
+        num_runs=num_runs,
+    )
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    if len(values) == 1:
+        return values * 2
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return [first, third]
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured on: processor, cores, GPU, versions, commit, time."""
+    found: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": num_cores(),
+        "load": round(os.getloadavg()[0], 1),  # processes that wanted a core, over the last minute
+        "gpu": _gpu(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "slicfast": __version__,
+        "commit": _commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_result(path: str | Path, benchmark: str, results: Any) -> None:
+    """Write a benchmark's results with the machine they come from, as JSON, whole or not at all."""
+    content: Mapping[str, Any] = {"benchmark": benchmark, "machine": machine(), "results": results}
+    write_text(Path(path), json.dumps(content, indent=2) + "\n")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, marked where files of it were changed; None outside one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,52 @@
+"""What is measured and what is written down with it."""
+
+import json
+import time
+
+import pytest
+
+from slicfast.bench.harness import machine, measure, write_result
+
+
+def test_cpu_and_wall_time_are_told_apart():
+    def spin_then_sleep() -> None:
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+        time.sleep(0.03)
+
+    measured = measure(spin_then_sleep, num_runs=5, num_warmup=1)
+    assert measured.num_runs == 5
+    assert 10 <= measured.cpu_ms < measured.wall_ms
+    assert measured.wall_ms >= 40
+    low, high = measured.wall_ms_quartiles
+    assert low <= measured.wall_ms <= high
+
+
+def test_warm_up_runs_are_not_measured_and_the_device_is_waited_for():
+    calls: list[str] = []
+    measured = measure(
+        lambda: calls.append("run"),
+        num_runs=1,
+        num_warmup=2,
+        synchronize=lambda: calls.append("wait"),
+    )
+    assert calls == ["run", "run", "wait", "run", "wait"]
+    assert measured.cpu_ms_quartiles == [measured.cpu_ms, measured.cpu_ms]
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(ValueError, match="num_runs"):
+        measure(lambda: None, num_runs=0)
+
+
+def test_result_carries_the_machine_and_versions(tmp_path):
+    path = tmp_path / "results" / "x.json"
+    measured = measure(lambda: None, num_runs=3)
+    write_result(path, "nothing", {"cost": measured.to_dict()})
+    written = json.loads(path.read_text())
+    assert written["benchmark"] == "nothing"
+    assert written["results"]["cost"]["num_runs"] == 3
+    assert written["machine"]["processor"] and written["machine"]["cores"] >= 1
+    assert {"torch", "numpy", "python", "commit", "time"} <= set(written["machine"])
+    assert written["machine"]["torch"] == machine()["torch"]
