@@ -1,0 +1,52 @@
+"""FINCH: clusters as the connected components of first-neighbour links, level upon level.
+
+From the definition in Sarfraz, Sharma and Stiefelhagen, "Efficient Parameter-free Clustering Using First
+Neighbor Relations", CVPR 2019, equation 1 and algorithm 1. Legend: N rows, D dimensions, K clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from slicfast.clustering.bank import normalize, sums_by_label
+from slicfast.clustering.neighbors import components, first_neighbors, renumber
+
+
+def finch(unit_ND: Tensor) -> list[Tensor]:
+    """Partitions of L2-normalised rows, (N,) int64 each, the finest first; there is always one.
+
+    Two rows are linked where one is the other's first neighbour by cosine (rows that share a first neighbour
+    are then linked through it). The next level does the same with the means of each cluster's rows, leaving
+    out links longer than the longest first-neighbour distance of level 0. It ends when nothing merges or all
+    would be one cluster. Rows of zeros have no direction: each is a cluster of its own on every level.
+    """
+    has_direction_N = unit_ND.any(dim=1)
+    if not bool(has_direction_N.all()):
+        return _with_lone_rows(finch(unit_ND[has_direction_N]), has_direction_N)
+    neighbor_N, cosine_N = first_neighbors(unit_ND)
+    least_cosine = cosine_N.min()
+    labels_N = components(neighbor_N)
+    partitions = [labels_N]
+    num_clusters = int(labels_N.max()) + 1
+    while num_clusters > 1:
+        means_KD = normalize(sums_by_label(unit_ND, labels_N, num_clusters)[0])  # a sum points as its mean
+        neighbor_K, cosine_K = first_neighbors(means_KD)
+        itself_K = torch.arange(num_clusters, device=unit_ND.device)
+        merged_K = components(torch.where(cosine_K < least_cosine, itself_K, neighbor_K))
+        num_merged = int(merged_K.max()) + 1
+        if num_merged in (1, num_clusters):
+            break
+        labels_N, num_clusters = merged_K[labels_N], num_merged
+        partitions.append(labels_N)
+    return partitions
+
+
+def _with_lone_rows(partitions: list[Tensor], is_clustered_N: Tensor) -> list[Tensor]:
+    whole = []
+    for labels in partitions:
+        num_clusters = int(labels.max()) + 1
+        labels_N = num_clusters + torch.arange(len(is_clustered_N), device=labels.device)
+        labels_N[is_clustered_N] = labels
+        whole.append(renumber(labels_N))
+    return whole
