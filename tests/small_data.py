@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -34,3 +38,52 @@ def record_of(
     """The record that belongs to some JPEGs."""
     sizes, crcs = [len(picture) for picture in pictures], [zlib.crc32(picture) for picture in pictures]
     return VideoRecord(video_id, label, fps, width, height, sizes, crcs)
+
+
+def numbered_video(num_frames: int, width: int = 48, height: int = 32) -> np.ndarray:
+    """(T, H, W, 3) uint8 grey pictures whose halves spell their number, up to 255; see `numbers`."""
+    number_T = np.arange(num_frames)
+    video_THWC = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+    video_THWC[:, :, : width // 2] = (20 + 14 * (number_T % 16))[:, None, None, None]
+    video_THWC[:, :, width // 2 :] = (20 + 14 * (number_T // 16))[:, None, None, None]
+    return video_THWC
+
+
+def numbers(video_THWC: np.ndarray) -> list[int]:
+    """Which pictures of a numbered video these are."""
+    width = video_THWC.shape[2]
+    low_T = video_THWC[:, :, : width // 3].mean((1, 2, 3))
+    high_T = video_THWC[:, :, -(width // 3) :].mean((1, 2, 3))
+    return [
+        round((low - 20) / 14) + 16 * round((high - 20) / 14) for low, high in zip(low_T, high_T, strict=True)
+    ]
+
+
+def write_video(
+    path: Path,
+    video_THWC: np.ndarray,
+    *,
+    fps: int = 25,
+    codec: str = "mpeg4",
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    times: Sequence[int] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Encode (T, H, W, 3) RGB pictures; `times` are presentation times in milliseconds instead of `fps`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.height, stream.width = video_THWC.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        if codec != "ffv1":
+            stream.bit_rate = 2_000_000
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number, picture in enumerate(video_THWC):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number if times is None else times[number]
+            frame.time_base = Fraction(1, fps) if times is None else Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -73,7 +73,7 @@ class StoreWriter:
             self._start()
         except OSError as error:
             self._release()
-            raise self._machine_error(error) from None
+            raise self.machine_error(error) from None
         except BaseException:
             self._release()
             raise
@@ -83,7 +83,10 @@ class StoreWriter:
         self._header: StoreHeader | None = None
         if (self.path / HEADER).exists() or self.path.is_file():
             self._header = StoreHeader.read(self.path)
-            if self._header.settings != self.settings:
+            empty = self._header.index is None and not any((self.path / SHARDS).glob("shard-*.tar"))
+            if empty:
+                self._header = None  # nothing stored yet: it may as well have other settings
+            elif self._header.settings != self.settings:
                 raise ConfigError(
                     f"the clip store at {self.path} was made with {_describe(self._header.settings)},"
                     f" asked for {_describe(self.settings)}; prepare with the same or into another folder"
@@ -204,7 +207,7 @@ class StoreWriter:
             if self._end >= self._shard_bytes:
                 self._close_shard()
         except OSError as error:
-            raise self._machine_error(error) from None
+            raise self.machine_error(error) from None
 
     def _append(self, record: VideoRecord, pictures: Path | bytes, size: int) -> None:
         if self._shard is None:
@@ -278,12 +281,11 @@ class StoreWriter:
             raise DataError(f"no video could be stored in {self.path}; the reasons are in left_out.tsv there")
         try:
             self._close_shard()
-            previous = ClipStore(self.path) if self._header.index is not None else None
-            name = write_index(self.path, self._tables, previous, labels, splits, exclude)
+            name = write_index(self.path, self._tables, self.previous(), labels, splits, exclude)
             header = StoreHeader(self.settings, name)
             header.write(self.path)
         except OSError as error:
-            raise self._machine_error(error) from None
+            raise self.machine_error(error) from None
         self._header = header
         self._clear_leftovers()
 
@@ -303,7 +305,12 @@ class StoreWriter:
                 os.close(descriptor)
         self._file = self._lock = -1
 
-    def _machine_error(self, error: OSError) -> MachineError:
+    def previous(self) -> ClipStore | None:
+        """The store as readers see it, None before the first `finish`."""
+        return ClipStore(self.path) if self._header is not None and self._header.index is not None else None
+
+    def machine_error(self, error: OSError) -> MachineError:
+        """What to raise when a file of the store cannot be written."""
         if error.errno in NO_SPACE:
             return MachineError(
                 f"no space left for the clip store at {self.path}; what is stored is kept: make room and run"
