@@ -82,10 +82,10 @@ class Progress:
         """The same, by what was added."""
         self.update(self.done + units, message)
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int, message: str | None = None) -> None:
         """The same as a plain callback of (done, total), for work that counts by itself."""
         self.total = total
-        self.update(done)
+        self.update(done, message)
 
     def log(self, line: str) -> None:
         """Write a line that stays, above the bar."""

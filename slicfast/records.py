@@ -45,6 +45,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise machine_error(error, path) from error
+    except RuntimeError as error:  # what torch.save makes of a failed write
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise machine_error(error.__context__, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slicfast.cli.output import examples, say, table
 from slicfast.progress import format_duration, track
 
-MAX_LEFT_OUT_SHOWN = 20
+if TYPE_CHECKING:
+    from slicfast.data.catalog import Catalog
+    from slicfast.data.prepare import Estimate, PrepareReport
+
+MAX_SHOWN = 20  # lines about single videos
 
 
 def register(app: typer.Typer) -> None:
@@ -118,36 +122,53 @@ def prepare(
     from slicfast.data.prepare import prepare as run
 
     catalog = read_catalog(root, kind, lists)
-    given = {"short_side": short_side, "quality": quality, "fps": fps}
+    given: dict[str, Any] = {"short_side": short_side, "quality": quality, "fps": fps}
     settings = StoreSettings(**{name: value for name, value in given.items() if value is not None})
     if dry_run:
-        _show_estimate(estimate(catalog, limit))
+        _show_estimate(catalog, estimate(catalog, limit, settings))
         return
-    report = run(catalog, store, settings, workers=workers, limit=limit, retry=retry)
-    _show_left_out(report.left_out, store)
-    say(
-        f"{store}: {report.num_kept} videos, {format_duration(report.seconds_of_video)} of film,"
-        f" {format_bytes(report.bytes)} ({report.num_done} done now, {report.num_left_out} left out)"
-    )
-    say(f"next: slicfast train CONFIG --set data.store={store}")
+    with track("Preparing", unit="videos") as bar:
+        report = run(
+            catalog,
+            store,
+            settings,
+            workers=workers,
+            limit=limit,
+            retry=retry,
+            progress=lambda done, total, stored, name: bar.report(done, total, name),
+        )
+    _show_report(store, report)
 
 
-def _show_estimate(found: Any) -> None:
+def _show_estimate(catalog: Catalog, found: Estimate) -> None:
     rows = [
+        ("organised as", catalog.kind),
         ("videos", f"{found.num_videos:,}"),
-        ("hours", f"{found.hours:.2f}"),
+        ("hours", f"{found.hours:,.2f}"),
         ("bytes", f"{found.bytes:,} ({format_bytes(found.bytes)})"),
-        ("unreadable", f"{found.unreadable:,}"),
+        ("classes", f"{len(catalog.labels):,}"),
+        *((f"split {name}", f"{len(ids):,} videos") for name, ids in catalog.splits.items()),
+        ("listed but not there", f"{len(catalog.missing):,}"),
+        ("unreadable", f"{len(found.unreadable):,} of {found.num_sampled:,} looked at"),
     ]
-    table("What prepare would do", ("", "estimate"), rows)
+    table("What prepare would make", ("", "estimate"), rows)
+    for video_id, reason in list(found.unreadable.items())[:MAX_SHOWN]:
+        say(f"cannot be read: {video_id}: {reason}")
+    if len(found.unreadable) > MAX_SHOWN:
+        say(f"and {len(found.unreadable) - MAX_SHOWN} more")
 
 
-def _show_left_out(left_out: dict[str, str], store: Path) -> None:
-    for video_id, reason in list(left_out.items())[:MAX_LEFT_OUT_SHOWN]:
-        say(f"left out: {video_id}: {reason}")
-    more = len(left_out) - MAX_LEFT_OUT_SHOWN
-    if more > 0:
-        say(f"left out: {more} more, all in {store / 'left_out.tsv'}")
+def _show_report(store: Path, report: PrepareReport) -> None:
+    kept = f"{store} holds {report.num_kept:,} videos"
+    if report.num_done:
+        num_new = report.num_kept - report.num_already
+        length = format_duration(report.seconds_of_video)
+        say(f"{kept}; made now: {num_new:,}, {length} of film, {format_bytes(report.bytes)}")
+    else:
+        say(f"{kept}; nothing was left to do")
+    if report.num_left_out:
+        say(f"{report.num_left_out:,} left out, each with its reason in {store / 'left_out.tsv'}")
+    say(f"next: slicfast train CONFIG --set data.store={store}")
 
 
 def format_bytes(number: float) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
@@ -21,6 +22,7 @@ from slicfast.errors import SlicfastError
 # What a user can mend about a file or a disk; any other OSError is a bug.
 _FILE_ERRORS = {
     errno.ENOSPC: "no space left on the device; free some and run the same command again",
+    errno.EFBIG: "the file would be larger than is allowed here; see 'ulimit -f'",
     errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
     errno.EACCES: "permission denied; choose a place that you may use",
     errno.EPERM: "not permitted; choose a place that you may use",
@@ -47,11 +49,11 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         if not error.format_message():  # a group without its command has shown its help
             return error.exit_code
-        return _fail(_usage_message(error), error.exit_code)
+        return _fail(_usage_message(error, arguments), error.exit_code)
     except SlicfastError as error:
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, Abort):
-        return _fail("interrupted", 130, label="")
+    except (KeyboardInterrupt, Abort) as stop:
+        return _fail(f"interrupted{f'; {stop}' if str(stop) else ''}", 130, label="")
     except BrokenPipeError:
         # Whoever read our output has gone; nothing is left to be said, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,16 +85,31 @@ def _fail(message: str, code: int, label: str = "error: ") -> int:
     return code
 
 
-def _usage_message(error: TyperException) -> str:
+def _usage_message(error: TyperException, arguments: Sequence[str]) -> str:
     """One line: what was wrong, the nearest that would be right, and where the help is."""
     message = error.message if getattr(error, "possibilities", None) else error.format_message()
-    message = " ".join(message.split()).rstrip(".").replace(": Input should", ": it should")
+    message = (
+        " ".join(message.split())
+        .rstrip(".")
+        .replace(": Input should", ": it should")
+        .replace("argument(s)", "argument")
+    )
     possibilities = getattr(error, "possibilities", None)
     if possibilities:
         message += f"; did you mean {' or '.join(sorted(possibilities))}?"
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "slicfast"
-    return f"{message[:1].lower()}{message[1:]} (see '{where} --help')"
+    return f"{message[:1].lower()}{message[1:]} (see '{_command_path(arguments)} --help')"
+
+
+def _command_path(arguments: Sequence[str]) -> str:
+    """The command that was meant, as far as it can be made out."""
+    path = "slicfast"
+    command: Any = typer.main.get_command(app)
+    for argument in arguments:
+        command = getattr(command, "commands", {}).get(argument)
+        if command is None:
+            break
+        path += f" {argument}"
+    return path
 
 
 def _outside_cause(error: Exception) -> str | None:

@@ -50,7 +50,6 @@ def set_up_logging() -> None:
     if not any(isinstance(handler, _Handler) for handler in logger.handlers):
         logger.addHandler(_Handler())
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
-    logger.propagate = False
 
 
 def say(line: str) -> None:
