@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 
-import slicfast.models  # noqa: F401  (registers the backbones with timm)
 from slicfast.config import ModelConfig
-from slicfast.errors import ConfigError
 from slicfast.models.heads import Projection
+from slicfast.models.registry import create_backbone
 
 
 class Features(NamedTuple):
@@ -54,21 +52,14 @@ def build_encoder(config: ModelConfig) -> VideoEncoder:
     Raises:
         ConfigError: a name that timm's registry does not have, or that is not a video backbone.
     """
-    import timm
-
-    options: dict[str, object] = {"num_classes": 0}
+    options: dict[str, object] = {}
     if config.name.startswith("slic_"):
-        options |= {
+        options = {
             "width": config.width,
             "max_pool": config.max_pool,
             "conv1_temporal_stride": config.conv1_temporal_stride,
         }
-    if not timm.is_model(config.name):
-        from slicfast.errors import one_of
-
-        raise ConfigError(one_of("model.name", config.name, timm.list_models("slic_*")))
-    create = cast(Callable[..., nn.Module], timm.create_model)
-    backbone = create(config.name, **options)
+    backbone = create_backbone(config.name, **options)
     projection = Projection(
         int(cast(int, backbone.num_features)),
         config.projection_hidden,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from slicfast.data.loader import ClipBatch
+from slicfast.distributed import sum_over_ranks
 from slicfast.training.session import Session
 
 
@@ -44,11 +45,11 @@ class Meter:
         return total is None or bool(torch.isfinite(total).item())
 
     def summary(self) -> dict[str, Any]:
-        """Means since the last summary. sync: every log_interval steps."""
+        """Means over steps and ranks since the last summary; all ranks call it. sync: every log_interval."""
         session = self._session
         values: dict[str, Any] = {
             "epoch": session.state.epoch,
-            **{name: float(value) / self._num for name, value in self._sums.items()},
+            **self._means(),
         }
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         values |= {
@@ -61,6 +62,11 @@ class Meter:
         self._sums, self._num = {}, 0
         self.start()
         return values
+
+    def _means(self) -> dict[str, float]:
+        names = sorted(self._sums)
+        sums = sum_over_ranks(torch.stack([self._sums[name].float() for name in names]))
+        return dict(zip(names, (sums / (self._num * self._session.ranks.size)).tolist(), strict=True))
 
 
 def _memory_bytes(device: torch.device) -> int:

@@ -81,6 +81,13 @@ class Session:
     def use_assignment(self, assignment: Assignment) -> None:
         """Sample positives and choose negatives by these labels, joined by video id."""
         self.state.assignment = assignment
+        self._join(assignment)
+
+    def start_from(self, assignment: Assignment | None) -> None:
+        """The same for what a checkpoint holds; before the first clustering every video is alone."""
+        self._join(assignment or Assignment.singletons(self.ids))
+
+    def _join(self, assignment: Assignment) -> None:
         labels_N = assignment.labels_for(self.ids)
         self.sampler.set_labels(labels_N)
         self.label_of_row[self.rows_N] = labels_N
@@ -155,7 +162,7 @@ def open_session(
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
     )
-    session.use_assignment(state.assignment or Assignment.singletons(ids))
+    session.start_from(state.assignment)
     return session
 
 

@@ -1,0 +1,129 @@
+"""Two ranks under torchrun (gloo, loopback) give what one rank gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from slicfast.distributed import Ranks, gather_rows, read_environment
+from slicfast.errors import MachineError
+
+
+def torchrun(script, *arguments, cwd, num_ranks=2):
+    """Run a script under torchrun; fails with its output where a rank fails."""
+    file = cwd / "script.py"
+    file.write_text(textwrap.dedent(script))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(num_ranks),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(file), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_gathered_negatives_give_the_gradient_of_the_whole_batch(tmp_path):
+    """The published code takes negatives from one GPU's share; gathered, two ranks equal one large batch."""
+    torchrun(
+        """
+        import sys, torch, torch.distributed as dist
+        from slicfast.config import LossConfig
+        from slicfast.training.terms import slic_loss
+        dist.init_process_group("gloo")
+        rank = dist.get_rank()
+        generator = torch.Generator().manual_seed(3)
+        inputs = torch.randn(2, 12, 5, generator=generator)     # two roles
+        labels = torch.randint(0, 4, (12,), generator=generator).repeat(2, 1)
+        weight = torch.randn(5, 4, generator=generator)
+        config = LossConfig(temporal_weight=0, gather_negatives=True, negatives="random_semi_hard")
+
+        def gradient(inputs, labels):
+            w = weight.clone().requires_grad_()
+            draws = torch.Generator().manual_seed(7)
+            slic_loss((inputs.reshape(-1, 5) @ w), labels.reshape(-1), 2, config, draws).total.backward()
+            return w.grad
+        mine = slice(rank * 6, rank * 6 + 6)
+        shared = gradient(inputs[:, mine], labels[:, mine])
+        dist.all_reduce(shared)
+        shared /= 2                                              # as DDP averages
+        dist.destroy_process_group()
+        torch.testing.assert_close(shared, gradient(inputs, labels))   # one rank, whole batch
+        assert shared.abs().sum() > 0.01
+        """,
+        cwd=tmp_path,
+    )
+
+
+def test_two_ranks_train_what_one_rank_trains_in_two_parts(tiny_store, tmp_path):
+    """Same batches, same assignment, weights to rounding; the number of videos need not divide."""
+    from slicfast.config import Config
+    from slicfast.engine.checkpoint import load_checkpoint
+    from slicfast.training.loop import train
+
+    overrides = [
+        f"data.store={tiny_store.path}",
+        "data.clip_length=4",
+        "data.crop_size=16",
+        "model.name=slic_r3d_10",
+        "model.width=0.125",
+        "model.projection_hidden=16",
+        "model.projection_dim=8",
+        "eval.batch_size=3",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "train.precision=fp32",
+        "train.device=cpu",
+        "optim.lr=0.001",
+        "cluster.interval=5",
+    ]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train(Config.load(None, [*overrides, "train.accumulation_steps=2"]), alone)
+    torchrun(
+        """
+        import sys, torch
+        torch.set_num_threads(1)
+        from slicfast import Config, train
+        train(Config.load(None, sys.argv[2:]), sys.argv[1])
+        """,
+        together,
+        *overrides,
+        cwd=tmp_path,
+    )
+    one, two = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (alone, together))
+    assert one.global_step == two.global_step > 2
+    assert one.assignment.ids == two.assignment.ids
+    assert np.array_equal(one.assignment.labels, two.assignment.labels)
+    for name, tensor in one.model.items():
+        if "running_" not in name and "num_batches" not in name:  # each rank counts its own batches
+            torch.testing.assert_close(two.model[name], tensor, rtol=2e-3, atol=2e-5, msg=name)
+    assert not list(together.glob("**/*.tmp"))
+
+
+def test_one_process_is_one_rank(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert read_environment() == Ranks(0, 1, 0)
+    rows = torch.randn(3, 2)
+    assert gather_rows(rows) is rows
+
+
+def test_nonsense_in_the_environment_is_one_line(monkeypatch):
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(MachineError, match="must be integers"):
+        read_environment()
