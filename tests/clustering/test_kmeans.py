@@ -108,6 +108,25 @@ def test_plus_plus_starts_are_different_rows_and_better_than_random_ones(rng):
     assert torch.cdist(unit_ND, start_KD).square().amin(dim=1).sum() < before
 
 
+def plain_plus_plus(rng: np.random.Generator, rows: np.ndarray, num_clusters: int) -> float:
+    """The inertia that k-means++ leaves with one trial a draw."""
+    distances = ((rows - rows[rng.integers(len(rows))]) ** 2).sum(axis=1)
+    for _ in range(num_clusters - 1):
+        drawn = rows[rng.choice(len(rows), p=distances / distances.sum())]
+        distances = np.minimum(distances, ((rows - drawn) ** 2).sum(axis=1))
+    return float(distances.sum())
+
+
+def test_trials_leave_less_inertia_than_single_draws(rng):
+    unit_ND = planted(rng, 1000, 30, 12, noise=0.3)
+    expected = np.mean([plain_plus_plus(rng, unit_ND.double().numpy(), 30) for _ in range(15)])
+    found = []
+    for seed in range(15):
+        start_KD = plus_plus_start(unit_ND, 30, torch.Generator().manual_seed(seed))
+        found.append(float(torch.cdist(unit_ND, start_KD).square().amin(dim=1).sum()))
+    assert np.mean(found) < expected
+
+
 def test_plus_plus_covers_every_different_row_before_any_twice(rng):
     """A heap of equal rows hides a few others: distance decides, not how many rows lie where."""
     rows_ND = torch.eye(8, 16)[torch.from_numpy(np.r_[np.zeros(300, int), np.arange(8)])]

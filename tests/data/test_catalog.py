@@ -159,13 +159,14 @@ def test_no_file_is_asked_about_during_a_scan(tmp_path, monkeypatch):
 
 
 def test_plain_list_with_labels_segments_quotes_spaces_and_comments(tmp_path):
-    touch(tmp_path, "a.mp4", "b c.mp4", "d.mp4 3.mp4", "it's, ü.avi", "long.mkv", "noext", '"q".mp4')
+    touch(tmp_path, "a.mp4", "b c.mp4", "e.mkv", "d.mp4 3.mp4", "it's, ü.avi", "long.mkv", "noext", '"q".mp4')
     listing = write(
         tmp_path / "list.txt",
         "\ufeff# a comment\r\n"
         "a.mp4 jump\r\n"
         "\r\n"
         "b c.mp4\tlong_jump\n"
+        "e.mkv take.avi\n"
         "\"d.mp4 3.mp4\" 'long jump'\n"
         "it's, ü.avi\n"
         "  ./long.mkv serve 12.5 15  \n"
@@ -182,6 +183,7 @@ def test_plain_list_with_labels_segments_quotes_spaces_and_comments(tmp_path):
         "a.mp4": "jump",
         "b c.mp4": "long_jump",
         "d.mp4 3.mp4": "long jump",
+        "e.mkv": "take.avi",
         "it's, ü.avi": None,
         "long.mkv#0-12.5": "serve",
         "long.mkv#12.5-15": "serve",
@@ -192,7 +194,7 @@ def test_plain_list_with_labels_segments_quotes_spaces_and_comments(tmp_path):
     segment = next(video for video in catalog.videos if video.id == "long.mkv#12.5-15")
     assert (segment.path, segment.start_s, segment.end_s) == (tmp_path / "long.mkv", 12.5, 15.0)
     assert catalog.missing == ("gone.mp4",)
-    assert counts(catalog) == {"train": 9}
+    assert counts(catalog) == {"train": 10}
 
 
 def test_list_paths_start_at_the_root_or_at_the_list(tmp_path):
@@ -364,6 +366,7 @@ def test_kinetics_layouts_and_names(tmp_path):
         "train/air drumming/AAAAAAAAAAA_5_15.mkv",
         "val/zumba/BBBBBBBBBBB.mp4",
         "test/bbbbbbbbbbb_000001_000011.mp4",
+        "test/ggggggggggg_000007_000017.mp4",  # another id: they differ by case
         "train/unlisted/CCCCCCCCCCC_000010_000020.mp4",
     )
     write(
@@ -538,6 +541,16 @@ def test_official_kinetics_lists(tmp_path, extra_data, name, num_rows, num_label
     assert (len(catalog), len(catalog.labels)) == (1, num_labels)
     assert len(catalog.missing) == num_rows - 1
     assert list(catalog.splits) == [name.rpartition("_")[2]]
+
+
+def test_a_kinetics_list_of_paths_and_labels_is_a_plain_list(tmp_path, extra_data):
+    listing = extra_data / "splits/kinetics/paddle_train_small_videos.list"
+    names = {line.split()[0] for line in listing.read_text().splitlines()}
+    touch(tmp_path, "abseiling/_4YTwq0-73Y_000044_000054.mp4")
+    catalog = read_catalog(tmp_path, lists=listing)
+    assert catalog.kind == "list"
+    assert labels(catalog) == {"abseiling/_4YTwq0-73Y_000044_000054.mp4": "0"}
+    assert len(catalog.missing) == len(names) - 1
 
 
 def test_a_data_set_in_ucf101_form(extra_data):
