@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import data, evaluate, machine, train
+from slicfast.cli import bench, data, evaluate, machine, train
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = ("synth", "prepare", "train", "eval", "bench", "doctor", "version")
@@ -55,4 +55,5 @@ def _start(
 data.register(app)
 train.register(app)
 evaluate.register(app)
+bench.register(app)
 machine.register(app)

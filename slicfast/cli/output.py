@@ -74,27 +74,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     console.print(made)
 
 
-def figures(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as (dotted name, text), in their order."""
-    rows: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows.extend(figures(value, f"{prefix}{name}."))
-        else:
-            rows.append((f"{prefix}{name}", _text(value)))
-    return rows
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Whole or not at all. Raises MachineError where it cannot be written."""
     from slicfast.records import write_text

@@ -1,0 +1,83 @@
+"""`slicfast bench ...`: what the parts that decide the speed cost on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slicfast.cli.output import OutputOption, SetOption, examples, say, table
+
+ConfigArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="YAML file; the defaults unless given.", show_default=False),
+]
+RunsOption = Annotated[int | None, typer.Option(min=1, help="Measured repetitions.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Measure what loading, a step and clustering cost here.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+    )
+    group.command(epilog=examples(("slicfast bench step configs/demo.yaml --samples 4", "")))(step)
+    group.command(epilog=examples(("slicfast bench cluster --output cluster.json", "")))(cluster)
+    app.add_typer(group, name="bench")
+
+
+def step(
+    config: ConfigArgument = None,
+    overrides: SetOption = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, help="Samples a step, in place of train.batch_size.", show_default=False),
+    ] = None,
+    runs: RunsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time a training step without its data, in fp32 and bf16 and both memory layouts, and the loss alone."""
+    from slicfast.config import Config
+
+    settings = Config.load(config, overrides or ())
+
+    from slicfast.bench.step import COLUMNS, bench_step, table_rows
+
+    result = bench_step(settings, num_samples=samples, **_given(num_runs=runs))
+    table("A training step", COLUMNS, table_rows(result))
+    loss = result["triplet_loss"]
+    cost_ms = loss["cost"]["cpu_ms"]
+    say(f"triplet loss of {loss['num_pairs']} pairs, forward and backward: {cost_ms:.2f} CPU ms")
+    _write(output, "step", result)
+
+
+def cluster(
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch and of scikit-learn.")] = 1,
+    runs: RunsOption = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Also time scikit-learn's k-means.")
+    ] = True,
+    output: OutputOption = None,
+) -> None:
+    """Time FINCH, exact first neighbours and k-means on random embeddings."""
+    from slicfast.bench.cluster import COLUMNS, bench_cluster, table_rows
+
+    result = bench_cluster(device=device, num_threads=threads, with_peers=peers, **_given(num_runs=runs))
+    table("Clustering", COLUMNS, table_rows(result))
+    _write(output, "cluster", result)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given: the others keep the defaults of what is called."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _write(output: Path | None, benchmark: str, result: dict[str, Any]) -> None:
+    if output is None:
+        return
+    from slicfast.bench.harness import write_result
+
+    write_result(output, benchmark, result)
+    say(f"written to {output}")
