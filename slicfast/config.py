@@ -207,7 +207,8 @@ class Config(Section):
         values = read_yaml(Path(path)) if path is not None else {}
         for override in overrides:
             _apply_override(values, override)
-        return cls.from_dict(values, source=str(path) if path is not None else "configuration")
+        source = "configuration" if path is None else f"{path}{' with overrides' if overrides else ''}"
+        return cls.from_dict(values, source=source)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, ready for YAML or JSON."""

@@ -48,7 +48,7 @@ def _show(checks: Sequence[Check]) -> None:
     from rich.text import Text
 
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    made = Table(title="slicfast doctor", title_justify="left", title_style="bold")
+    made = Table()
     for column in ("check", "", "found", "what to do"):
         made.add_column(column, overflow="fold")
     for check in checks:

@@ -63,7 +63,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title or None, title_justify="left", title_style="bold")
+    made = Table()
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place == 0 else "right")
     for row in rows:
@@ -71,6 +71,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)  # a log or a pipe has no edge to wrap at
+    console.print(Text(title, style="bold"))
     console.print(made)
 
 
