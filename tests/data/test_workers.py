@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,15 @@ def hanging_task(folder: Path) -> Task:
     return Task("hang.avi", folder / "hang.avi", None, None, None, Source(size=1), StoreSettings())
 
 
-def children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+@pytest.fixture
+def children() -> Callable[[], list[int]]:
+    """The processes that this test has started; multiprocessing keeps one of its own from tests before."""
+
+    def all_children() -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+    before = set(all_children())
+    return lambda: [pid for pid in all_children() if pid not in before]
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def collect(results: Iterator[Result | None]) -> dict[str, Result]:
     return {result.task.id: result for result in results if result is not None}
 
 
-def test_every_task_gets_its_result(tmp_path: Path, tmp: Path) -> None:
+def test_every_task_gets_its_result(tmp_path: Path, tmp: Path, children: Callable[[], list[int]]) -> None:
     tasks = make_tasks(tmp_path, 7)
     with WorkerPool(2, tmp) as pool:
         results = collect(pool.run(iter(tasks)))
@@ -67,7 +74,9 @@ def test_hanging_video_is_given_up_and_the_others_go_on(tmp_path: Path, tmp: Pat
     assert all(result.record is not None for result in results.values()) and len(results) == 3
 
 
-def test_killed_worker_costs_its_video_only(tmp_path: Path, tmp: Path) -> None:
+def test_killed_worker_costs_its_video_only(
+    tmp_path: Path, tmp: Path, children: Callable[[], list[int]]
+) -> None:
     tasks = make_tasks(tmp_path, 2)
     results = []
     with WorkerPool(1, tmp) as pool:
