@@ -74,7 +74,8 @@ class Decoded:
         if self.num_corrupt:
             parts.append(f"{self.num_corrupt} of {self.num_frames} pictures damaged")
         if self.num_undecodable:
-            parts.append(f"{self.num_undecodable} packets that could not be decoded")
+            what = "packet" if self.num_undecodable == 1 else "packets"
+            parts.append(f"{self.num_undecodable} {what} that could not be decoded")
         first = next((error for error in self.errors if error), "")
         if first:
             parts.append(first)

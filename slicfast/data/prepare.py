@@ -243,16 +243,16 @@ class _Run:
         report = self.report
         changes = []
         if report.num_relabelled:
-            changes.append(f"{report.num_relabelled} videos have another label")
+            changes.append(f"videos with another label: {report.num_relabelled}")
         if report.not_in_catalog:
             changes.append(
-                f"{len(report.not_in_catalog)} stored videos are no longer in the catalog and are kept"
+                f"stored videos that the catalog no longer has, kept: {len(report.not_in_catalog)}"
                 f" ('{report.not_in_catalog[0]}' for one)"
             )
         if report.changed:
-            changes.append(f"{len(report.changed)} files changed and were done again")
+            changes.append(f"files that changed and were done again: {len(report.changed)}")
         if changes:
-            logger.warning("since the last run: %s", "; ".join(changes))
+            logger.warning("changed since the last run: %s", "; ".join(changes))
 
 
 class _Interrupts(AbstractContextManager["_Interrupts"]):

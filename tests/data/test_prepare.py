@@ -107,7 +107,9 @@ def test_label_alone_changed_needs_no_decoding(
         report = prepare(new, tmp_path / "store", SMALL, workers=1)
     assert (report.num_done, report.num_relabelled, report.num_kept) == (0, 2, 9)
     assert report.not_in_catalog == (catalog.videos[-1].id,)
-    assert "2 videos have another label; 1 stored videos are no longer in the catalog" in caplog.text
+    assert (
+        "videos with another label: 2; stored videos that the catalog no longer has, kept: 1" in caplog.text
+    )
     after = contents(tmp_path / "store")
     assert {key: value[1] for key, value in after.items()} == {key: value[1] for key, value in before.items()}
     assert [label for label, _ in after.values()].count("crawl") == 2
