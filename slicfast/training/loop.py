@@ -68,7 +68,7 @@ def train(
     device = resolve_device(config.train.device)
     if config.train.num_torch_threads:
         torch.set_num_threads(config.train.num_torch_threads)
-    with watch_signals() as signals, process_group(ranks, device):
+    with process_group(ranks, device):
         checkpoint = None if dry_run else _checkpoint_to_resume(run, resume)
         session = open_session(config, run, ranks, device, checkpoint)
         if dry_run:
@@ -76,7 +76,8 @@ def train(
         if ranks.is_main:
             run.create(config.to_yaml())
             session.metrics = MetricsWriter(run.metrics, session.state.metrics_bytes)
-        with run.logging_to_file(ranks.is_main):
+        # Only now: until there is something to save, a signal ends the process at once.
+        with run.logging_to_file(ranks.is_main), watch_signals() as signals:
             try:
                 return _run(session, signals)
             finally:

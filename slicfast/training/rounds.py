@@ -18,7 +18,7 @@ from slicfast.clustering import cluster
 from slicfast.clustering.quality import quality
 from slicfast.distributed import average_buffers, broadcast
 from slicfast.engine.embedding import embed_videos, encoder_extractor
-from slicfast.errors import RunError
+from slicfast.errors import RunError, SlicfastError
 from slicfast.progress import track
 from slicfast.training.session import Session
 
@@ -39,6 +39,7 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
 
     Raises:
         RunError: the embeddings are not finite.
+        ConfigError: more clusters asked for than there are videos.
     """
     config = session.config.cluster
     started = time.perf_counter()
@@ -46,11 +47,11 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
     embedded = time.perf_counter()
     labels_N: npt.NDArray[np.int64] | None = None
     logged: dict[str, Any] = {}
-    problem: RunError | None = None
+    problem: SlicfastError | None = None
     if session.ranks.is_main:
         try:
             labels_N, logged = _cluster(session, bank_ND)
-        except RunError as error:
+        except SlicfastError as error:  # the other ranks wait for an answer
             problem = error
     problem, labels_N = broadcast((problem, labels_N))
     if problem is not None or labels_N is None:

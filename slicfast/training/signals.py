@@ -17,8 +17,8 @@ class Signals:
         self.save = False
 
     def on_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C means now
+        if self.stop is not None:  # asked twice: now, without saving
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.stop = signal.Signals(number)
 
     def on_save(self, number: int, frame: FrameType | None) -> None:
