@@ -1,0 +1,209 @@
+"""A clip's random parameters, drawn from its seed: where to crop, whether to flip, which colours, what blur.
+
+Method: SLIC (CVPR 2022), section "one training step"; ranges and the crop's ten attempts as torchvision
+draws them. One draw a clip, the same for all its frames.
+
+Colour is one affine map a frame, c' = A c + o. Brightness scales by b, contrast by k about the frame's own
+mean luma m, saturation scales chroma by s, hue turns it in the YIQ plane, grey removes it. None of them but
+brightness moves the grey axis, none but brightness and contrast scales luma, and chroma is scaled and turned
+in one plane: without a clamp between them they commute, with
+
+    A = b k (L + s (cos(h) C + sin(h) R)),   o = b (1 - k) m (1, 1, 1)
+
+(L: luma on all three channels, C = 1 - L: chroma, R: chroma a quarter turn on). So no order need be drawn.
+The published code instead applies the operators in random order, clamps to 8 bit after each, and turns hue in
+HSV; here the result is clamped to 0-255 once, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slicfast.config import AugmentConfig
+from slicfast.errors import ConfigError
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG and torchvision have it
+_CROP_ATTEMPTS = 10
+
+# Columns of the table of uniform numbers. A new one goes to the end, so that old draws stay as they are;
+# the geometric ones do not depend on the photometric ones, nor on whether those are used.
+_AREA = slice(0, _CROP_ATTEMPTS)
+_ASPECT = slice(_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS)
+_TOP, _LEFT, _FLIP, _JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GREY, _BLUR = range(
+    2 * _CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS + 10
+)
+_NUM_DRAWS = _BLUR + 1
+
+_YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_YIQ[1:] -= _YIQ[1:].mean(axis=1, keepdims=True)  # the rounded coefficients do not quite vanish on grey
+_QUARTER_TURN = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # red to yellow, as in HSV
+
+LUMA_PART = np.broadcast_to(LUMA, (3, 3))  # L
+CHROMA_PART = np.eye(3) - LUMA_PART  # C
+CHROMA_TURNED = np.linalg.inv(_YIQ) @ _QUARTER_TURN @ _YIQ  # R
+
+
+@dataclass(frozen=True)
+class ClipParams:
+    """What is done to N clips; a row a clip.
+
+    Attributes:
+        top_left: (N, 2) float32, the region's first row and column, as shares of height and width.
+        bottom_right: (N, 2) float32, likewise where it ends.
+        flip: (N,) bool, mirrored left to right.
+        colour: (N, 3, 3) float32, A above.
+        contrast_offset: (N,) float32, b (1 - k): the share of the frame's mean luma added to each channel.
+        blur: (N,) bool.
+    """
+
+    top_left: Float32
+    bottom_right: Float32
+    flip: Bool
+    colour: Float32
+    contrast_offset: Float32
+    blur: Bool
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+
+def uniforms(seed_N: npt.NDArray[np.uint64], num: int) -> Float64:
+    """(N, num) numbers in [0, 1), row n a function of seed n alone.
+
+    SplitMix64 (Steele, Lea, Flood, 2014) with the column as its counter: no generator is made for each clip,
+    and no clip's draw depends on the batch it is in.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(seed_N.astype(np.uint64))[:, None]  # neighbouring seeds part
+        state = state + np.arange(1, num + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = _mix(state)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def draw(
+    seed_N: npt.NDArray[np.uint64],
+    width_N: npt.ArrayLike,
+    height_N: npt.ArrayLike,
+    config: AugmentConfig,
+    is_motion_N: npt.ArrayLike = False,
+) -> ClipParams:
+    """The parameters of N clips.
+
+    Args:
+        seed_N: (N,) uint64, the requests' seeds.
+        width_N, height_N: stored pixels of each clip's pictures.
+        is_motion_N: clips for the motion view: grey, nothing else photometric; their geometric draw is that
+            of the same seed without it.
+    """
+    u = uniforms(np.asarray(seed_N), _NUM_DRAWS)
+    top_left, bottom_right = _region(u, np.asarray(width_N), np.asarray(height_N), config)
+    photometric_N = np.broadcast_to(~np.asarray(is_motion_N, dtype=bool), len(u))
+    colour, contrast_offset = _colour(u, photometric_N, config)
+    colour[~photometric_N] = LUMA_PART
+    return ClipParams(
+        top_left=top_left.astype(np.float32),
+        bottom_right=bottom_right.astype(np.float32),
+        flip=u[:, _FLIP] < config.flip_prob,
+        colour=colour.astype(np.float32),
+        contrast_offset=contrast_offset.astype(np.float32),
+        blur=photometric_N & (u[:, _BLUR] < config.blur_prob),
+    )
+
+
+def _region(
+    u: Float64, width_N: npt.NDArray[np.integer], height_N: npt.NDArray[np.integer], config: AugmentConfig
+) -> tuple[Float64, Float64]:
+    """Random resized crop: the first of ten (area, aspect) pairs that fits, else the largest central one."""
+    width_N1, height_N1 = (
+        np.broadcast_to(side, len(u))[:, None].astype(np.float64) for side in (width_N, height_N)
+    )
+    area = width_N1 * height_N1 * (config.min_area + (config.max_area - config.min_area) * u[:, _AREA])
+    low, high = math.log(config.min_aspect), math.log(config.max_aspect)
+    aspect = np.exp(low + (high - low) * u[:, _ASPECT])
+    wide, tall = np.sqrt(area * aspect), np.sqrt(area / aspect)  # (N, attempts), pixels
+    fits = (wide <= width_N1) & (tall <= height_N1)
+    first_N1 = np.argmax(fits, axis=1, keepdims=True)
+    found_N1 = fits.any(axis=1, keepdims=True)
+    whole_aspect = np.minimum(np.maximum(width_N1 / height_N1, config.min_aspect), config.max_aspect)
+    wide_N1 = np.where(
+        found_N1, np.take_along_axis(wide, first_N1, 1), np.minimum(width_N1, height_N1 * whole_aspect)
+    )
+    tall_N1 = np.where(
+        found_N1, np.take_along_axis(tall, first_N1, 1), np.minimum(height_N1, width_N1 / whole_aspect)
+    )
+    size = np.concatenate([tall_N1 / height_N1, wide_N1 / width_N1], axis=1)
+    place = np.where(found_N1, u[:, [_TOP, _LEFT]], 0.5)
+    top_left = place * (1.0 - size)
+    return top_left, top_left + size
+
+
+def _colour(u: Float64, photometric_N: Bool, config: AugmentConfig) -> tuple[Float64, Float64]:
+    """(N, 3, 3) matrices and (N,) contrast offsets; the identity where nothing is drawn."""
+    jitter_N = photometric_N & (u[:, _JITTER] < config.jitter_prob)
+
+    def factor(column: int, strength: float) -> Float64:
+        return np.where(jitter_N, 1.0 + strength * (2.0 * u[:, column] - 1.0), 1.0)
+
+    brightness_N = factor(_BRIGHTNESS, config.brightness)
+    contrast_N = factor(_CONTRAST, config.contrast)
+    saturation_N = factor(_SATURATION, config.saturation)
+    angle_N = np.where(jitter_N, 2.0 * np.pi * config.hue * (2.0 * u[:, _HUE] - 1.0), 0.0)
+    grey_N = photometric_N & (u[:, _GREY] < config.grey_prob)
+    return colour_matrix(brightness_N, contrast_N, np.where(grey_N, 0.0, saturation_N), angle_N)
+
+
+def colour_matrix(
+    brightness_N: Float64, contrast_N: Float64, saturation_N: Float64, angle_N: Float64
+) -> tuple[Float64, Float64]:
+    """(N, 3, 3) matrices A and (N,) offsets b (1 - k) of the module's formula; angles in radians."""
+    cosine, sine = np.cos(angle_N)[:, None, None], np.sin(angle_N)[:, None, None]
+    chroma = saturation_N[:, None, None] * (cosine * CHROMA_PART + sine * CHROMA_TURNED)
+    matrix = (brightness_N * contrast_N)[:, None, None] * (LUMA_PART + chroma)
+    return matrix, brightness_N * (1.0 - contrast_N)
+
+
+def evaluation_size(crop_size: int) -> tuple[int, int]:
+    """Rows and columns to resize to before the centre crop: 128 x 171 for a crop of 128, scaled with it."""
+    return crop_size, round(171 * crop_size / 128)
+
+
+def centre_crop(
+    num: int, resize: tuple[int, int], crop_size: int, is_motion_N: npt.ArrayLike = False
+) -> ClipParams:
+    """Evaluation: resize to (rows, columns), take the central square, change nothing else.
+
+    Clips for the motion view are made grey, as `draw` does.
+
+    Raises ConfigError where the crop is larger than what it is cut from.
+    """
+    size = np.array(resize, dtype=np.float64)
+    if crop_size > size.min():
+        raise ConfigError(
+            f"eval.resize {resize[0]} x {resize[1]} is smaller than data.crop_size {crop_size};"
+            f" set it to at least {crop_size} x {crop_size}"
+        )
+    top_left = np.round((size - crop_size) / 2.0) / size  # on whole pixels, as torchvision's CenterCrop
+    bottom_right = top_left + crop_size / size
+    colour = np.where(np.broadcast_to(is_motion_N, num)[:, None, None], LUMA_PART, np.eye(3))
+    return ClipParams(
+        top_left=np.tile(top_left, (num, 1)).astype(np.float32),
+        bottom_right=np.tile(bottom_right, (num, 1)).astype(np.float32),
+        flip=np.zeros(num, dtype=bool),
+        colour=colour.astype(np.float32),
+        contrast_offset=np.zeros(num, dtype=np.float32),
+        blur=np.zeros(num, dtype=bool),
+    )

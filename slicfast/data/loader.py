@@ -1,0 +1,270 @@
+"""Requests in, torch batches out: reading, decoding and augmenting run ahead of whoever consumes them.
+
+One thread reads bytes and feeds DALI, whose own threads decode and augment; what is ready waits in a queue.
+Batches come in order and depend only on their requests. Start processes (fork) before the first batch, not
+after: DALI's threads do not survive it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import queue
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slicfast.config import AugmentConfig, DataConfig, MotionConfig
+from slicfast.data.motion import difference_view
+from slicfast.data.pipeline import channel_bounds
+from slicfast.data.producer import ClipProducer, Produced
+from slicfast.data.reading import DamageTally
+from slicfast.data.requests import Requests, View
+from slicfast.data.store import ClipStore
+from slicfast.device import num_cores
+
+NUM_UNDER_WAY = 2  # batches inside DALI: one being computed, one to go on with
+
+
+@dataclass
+class ClipBatch:
+    """One batch.
+
+    Attributes:
+        clips: (N, 3, T, H, W) float32, normalised, in channels_last_3d memory, on the loader's device.
+        requests: (N,) requests as they were loaded, after substitution.
+        num_replaced: clips that stand in for damaged ones.
+    """
+
+    clips: torch.Tensor
+    requests: Requests
+    num_replaced: int
+
+
+class ClipLoader:
+    """Loads batches of clips from a store. Use one for training and one for evaluation.
+
+    Args:
+        store: where the clips are.
+        config: clip length, crop, normalisation, how far to run ahead, how much damage to bear.
+        augment: None: evaluation, a centre crop without randomness.
+        motion: how requests with the view DIFFERENCE are shown; None: as MotionConfig has it.
+        resize: rows and columns before the evaluation crop; None: 128 x 171 scaled with the crop.
+        candidates: rows of videos that may stand in for damaged ones; None: all of the store.
+        device: "cpu", "cuda" or "cuda:1".
+        num_threads: of DALI; 0: a core each.
+        max_batch: the largest batch that will be asked for.
+
+    Attributes:
+        wait_seconds: how long consumers waited in all.
+
+    Raises:
+        ConfigError: `resize` is smaller than the crop.
+        MachineError: DALI is missing.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        config: DataConfig,
+        *,
+        augment: AugmentConfig | None,
+        motion: MotionConfig | None = None,
+        resize: tuple[int, int] | None = None,
+        candidates: npt.ArrayLike | None = None,
+        device: str | torch.device = "cpu",
+        num_threads: int = 0,
+        max_batch: int,
+    ) -> None:
+        self.store = store
+        self.max_batch = max_batch
+        self.wait_seconds = 0.0
+        self._config = config
+        self._motion = motion or MotionConfig()
+        self._device = torch.device(device)
+        self._producer = ClipProducer(
+            store,
+            config,
+            augment=augment,
+            resize=resize,
+            candidates=candidates,
+            device=self._device,
+            num_threads=num_threads or num_cores(),
+            max_batch=max_batch,
+        )
+        self._tally = DamageTally(config.max_bad_share)
+        self._may_leave_range = augment is not None
+        low_3, high_3 = channel_bounds(config.mean, config.std)
+        # A row of pixels long: three channels at a time, clamping would be slow.
+        self._low = low_3.repeat(config.crop_size).to(self._device)
+        self._high = high_3.repeat(config.crop_size).to(self._device)
+        self._current: weakref.ref[ClipIterator] | None = None
+
+    @property
+    def num_clips(self) -> int:
+        """Clips handed over so far."""
+        return self._tally.num_clips
+
+    @property
+    def num_replaced(self) -> int:
+        """Of these, clips that stand in for damaged ones."""
+        return self._tally.num_replaced
+
+    @property
+    def replaced(self) -> Counter[str]:
+        """How many clips of each video were replaced, by id."""
+        return self._tally.replaced
+
+    def load(self, batches: Iterable[Requests]) -> ClipIterator:
+        """Iterate over batches of requests, each (N,) with 1 <= N <= max_batch.
+
+        Work starts at once, in another thread, which is also where `batches` is iterated. Close the iterator,
+        or drop it, to stop early. Errors of `batches` come out of the iterator in their turn.
+
+        Raises:
+            RunError: (from the iterator) more clips are damaged than the configuration bears.
+        """
+        if self._current is not None and (earlier := self._current()) is not None and not earlier.closed:
+            raise ValueError("this loader is still loading; close its iterator first")
+        iterator = ClipIterator(self, batches)
+        self._current = weakref.ref(iterator)
+        return iterator
+
+    def _hand_over(self, produced: Produced) -> ClipBatch:
+        """What is left for torch to do, in the consumer's thread and on its stream."""
+        reading, clips_NTHWC = produced
+        self._tally.add(reading)
+        if self._may_leave_range:
+            # Brighter than white is white, as in an 8-bit picture. DALI would take five times as long.
+            clips_NTHWC.view(-1, len(self._low)).clamp_(self._low, self._high)
+        clips_NCTHW = clips_NTHWC.permute(0, 4, 1, 2, 3)
+        rows = np.flatnonzero(reading.requests["view"] == View.DIFFERENCE).tolist()
+        difference_view(clips_NCTHW, rows, self._config.mean, self._config.std, self._motion.gain)
+        return ClipBatch(clips_NCTHW, reading.requests, len(reading.damage))
+
+
+class ClipIterator(Iterator[ClipBatch]):
+    """One pass over batches of requests; its thread ends with it."""
+
+    def __init__(self, loader: ClipLoader, batches: Iterable[Requests]) -> None:
+        self._loader = loader
+        self._ready: queue.SimpleQueue[Produced | BaseException | None] = queue.SimpleQueue()  # None: the end
+        # Batches that may be ready or under way; the one that the consumer holds does not count.
+        self._slots = threading.Semaphore(loader._config.prefetch)
+        self._stop = threading.Event()
+        on_gpu = loader._device.type == "cuda"
+        stream = torch.cuda.current_stream(loader._device) if on_gpu else None
+        # The thread must not hold this object, or dropping it would never end the thread.
+        self._thread = threading.Thread(
+            target=_work,
+            args=(loader._producer, batches, self._ready, self._slots, self._stop, stream),
+            name="slicfast-loader",
+            daemon=True,
+        )
+        self._thread.start()
+        _close_at_exit()
+        _live.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._stop.is_set()
+
+    def __iter__(self) -> ClipIterator:
+        return self
+
+    def __next__(self) -> ClipBatch:
+        if self.closed:
+            raise StopIteration
+        started = time.perf_counter()
+        item = self._ready.get()
+        self._loader.wait_seconds += time.perf_counter() - started
+        self._slots.release()
+        if item is None or isinstance(item, BaseException):
+            self.close()
+            raise StopIteration if item is None else item
+        try:
+            return self._loader._hand_over(item)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop, and wait until nothing is under way any more. Called again, it does nothing."""
+        self._stop.set()
+        self._slots.release()
+        if threading.current_thread() is not self._thread:  # where the garbage collector happens to run
+            self._thread.join()
+        while not self._ready.empty():
+            self._ready.get()
+
+    def __enter__(self) -> ClipIterator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_thread"):
+            self.close()
+
+
+def _work(
+    producer: ClipProducer,
+    batches: Iterable[Requests],
+    ready: queue.SimpleQueue[Produced | BaseException | None],
+    slots: threading.Semaphore,
+    stop: threading.Event,
+    stream: torch.cuda.Stream | None,
+) -> None:
+    """The loading thread: keeps DALI busy, hands results over in order, leaves nothing under way."""
+    end: BaseException | None = None
+    try:
+        left: Iterator[Requests] | None = iter(batches)
+        while not stop.is_set() and (left is not None or producer.num_under_way):
+            may_start = left is not None and producer.num_under_way < NUM_UNDER_WAY
+            # With a batch under way it is better to wait for that than for a slot.
+            if not (may_start and slots.acquire(blocking=not producer.num_under_way)):
+                for produced in producer.finish(stream):
+                    ready.put(produced)
+                continue
+            if stop.is_set():
+                break
+            assert left is not None
+            try:
+                requests_N = next(left, None)
+                if requests_N is not None:
+                    producer.start(requests_N)
+                    continue
+            except BaseException as error:
+                end = error  # comes after the batches before it
+            left = None
+    except BaseException as error:
+        end = error
+    finally:
+        producer.abandon()
+        ready.put(end)
+
+
+_live: weakref.WeakSet[ClipIterator] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """End the threads while DALI is whole: hooks run last in, first out, and DALI is imported by now."""
+
+    def close_all() -> None:
+        for iterator in list(_live):
+            iterator.close()
+
+    atexit.register(close_all)

@@ -1,0 +1,124 @@
+"""Batches of requests to batches of clips: bytes from the store, pixels from DALI, bad clips done over."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy.typing as npt
+import torch
+
+from slicfast.config import AugmentConfig, DataConfig
+from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
+from slicfast.data.pipeline import ClipPipeline, DecodeError
+from slicfast.data.reading import ClipReader, Reading
+from slicfast.data.requests import Requests, View
+from slicfast.data.store import ClipStore
+from slicfast.errors import RunError
+
+Produced = tuple[Reading, torch.Tensor]  # what was read, (N, T, H, W, 3) float32
+
+
+class ClipProducer:
+    """A reader and a pipeline with batches under way between them; for one thread.
+
+    Args: as ClipLoader's; `stream` of the methods is the CUDA stream on which the clips will be used.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        config: DataConfig,
+        *,
+        augment: AugmentConfig | None,
+        resize: tuple[int, int] | None,
+        candidates: npt.ArrayLike | None,
+        device: torch.device,
+        num_threads: int,
+        max_batch: int,
+    ) -> None:
+        self.max_batch = max_batch
+        self._store = store
+        self._augment = augment
+        self._crop_size = config.crop_size
+        self._resize = resize or evaluation_size(config.crop_size)
+        if augment is None:
+            centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
+        self._reader = ClipReader(store, config.clip_length, candidates)
+        self._pipeline = ClipPipeline(
+            clip_length=config.clip_length,
+            crop_size=config.crop_size,
+            mean=config.mean,
+            std=config.std,
+            augment=augment,
+            device=device,
+            num_threads=num_threads,
+            max_clips=max_batch,
+        )
+        self._under_way: deque[Reading] = deque()
+
+    @property
+    def num_under_way(self) -> int:
+        """Batches started and not finished."""
+        return len(self._under_way)
+
+    def start(self, requests_N: Requests) -> None:
+        """Read a batch and set DALI to work on it. Raises RunError where a clip finds no sound substitute."""
+        if not 1 <= len(requests_N) <= self.max_batch:
+            raise ValueError(f"a batch must have 1 to {self.max_batch} clips; got {len(requests_N)}")
+        self._under_way.append(self._feed(self._reader.read(requests_N)))
+
+    def finish(self, stream: torch.cuda.Stream | None = None) -> list[Produced]:
+        """The oldest batch under way, waiting for it; where it failed, all that are under way, in order.
+
+        Raises RunError where a clip finds no sound substitute or DALI fails for another reason.
+        """
+        reading = self._under_way.popleft()
+        clips = self._take(stream)
+        if clips is not None:
+            return [(reading, clips)]
+        # The pipeline keeps its order: the later batches come out before this one can be done over.
+        results: list[tuple[Reading, torch.Tensor | None]] = [(reading, None)]
+        while self._under_way:
+            results.append((self._under_way.popleft(), self._take(stream)))
+        return [
+            self._do_over(reading, stream) if clips is None else (reading, clips)
+            for reading, clips in results
+        ]
+
+    def abandon(self) -> None:
+        """Wait for what is under way and drop it."""
+        while self._under_way:
+            self._under_way.popleft()
+            self._take(None)
+
+    def _take(self, stream: torch.cuda.Stream | None) -> torch.Tensor | None:
+        try:
+            return self._pipeline.take(stream)
+        except DecodeError:
+            return None
+
+    def _do_over(self, reading: Reading, stream: torch.cuda.Stream | None) -> Produced:
+        """A batch that failed, without the clips that do not decode; their substitutes may fail in turn."""
+        while True:
+            culprits = self._pipeline.undecodable(reading.pictures)
+            for n in culprits:
+                self._reader.reject(reading.requests[n : n + 1])
+            reading = self._feed(self._reader.read(reading.asked))
+            try:
+                return reading, self._pipeline.take(stream)
+            except DecodeError as error:
+                if not culprits:
+                    raise RunError(f"DALI fails on clips that it decodes one by one: {error}") from None
+
+    def _feed(self, reading: Reading) -> Reading:
+        video_N = reading.requests["video"]
+        width_N, height_N = self._store.width[video_N], self._store.height[video_N]
+        params = self._params(reading.requests, width_N, height_N)
+        self._pipeline.feed(reading.pictures, params, width_N, height_N)
+        return reading
+
+    def _params(self, requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayLike) -> ClipParams:
+        is_motion_N = requests_N["view"] == View.DIFFERENCE
+        if self._augment is None:
+            return centre_crop(len(requests_N), self._resize, self._crop_size, is_motion_N)
+        return draw(requests_N["seed"], width_N, height_N, self._augment, is_motion_N)

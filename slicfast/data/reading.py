@@ -1,0 +1,165 @@
+"""Requests to JPEG bytes, with damaged clips replaced: by whom is a function of the damaged video alone."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from slicfast.data.augment import uniforms
+from slicfast.data.jpeg import HeaderCheck
+from slicfast.data.requests import Requests, Role, frame_indices
+from slicfast.data.store import ClipStore, DamagedClip
+from slicfast.errors import RunError
+
+logger = logging.getLogger("slicfast")
+
+NUM_SUBSTITUTES = 16  # tried before giving up
+NUM_WINDOWS = 4  # of the same video, tried first for an evaluation clip
+MIN_CLIPS_FOR_SHARE = 50  # before this many clips the share of replaced ones says nothing
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The bytes of a batch.
+
+    Attributes:
+        asked: (N,) requests as they came.
+        requests: (N,) requests as they were read, after substitution.
+        pictures: N * T JPEGs, clip after clip.
+        damage: what was wrong with each clip that was replaced.
+    """
+
+    asked: Requests
+    requests: Requests
+    pictures: list[npt.NDArray[np.uint8]]
+    damage: list[DamagedClip] = field(default_factory=list)
+
+
+class ClipReader:
+    """Reads clips from a store, and other clips in place of damaged ones.
+
+    A training clip is replaced by one of another candidate video, the same for every clip of the damaged
+    video, in every run; an evaluation clip first by another window of its own video. Start, stride, view,
+    role and seed stay, the start moved back where the substitute is shorter.
+
+    Args:
+        candidates: rows of videos that may stand in; None: all of the store.
+    """
+
+    def __init__(self, store: ClipStore, clip_length: int, candidates: npt.ArrayLike | None = None) -> None:
+        self._store = store
+        self._clip_length = clip_length
+        rows = np.arange(len(store)) if candidates is None else np.asarray(candidates)
+        self._candidates = rows.astype(np.int64)
+        self._headers = HeaderCheck()
+        self._undecodable: dict[tuple[int, int, int], DamagedClip] = {}
+
+    def read(self, requests_N: Requests) -> Reading:
+        """The bytes of N clips. Raises RunError where a clip finds no sound substitute."""
+        reading = Reading(requests_N, requests_N.copy(), [])
+        for n in range(len(requests_N)):
+            try:
+                reading.pictures.extend(self._pictures(requests_N[n : n + 1]))
+            except DamagedClip as damage:
+                reading.damage.append(damage)
+                substitute, pictures = self._substitute(requests_N[n : n + 1], damage)
+                reading.requests[n : n + 1] = substitute
+                reading.pictures.extend(pictures)
+        return reading
+
+    def reject(self, request: Requests) -> None:
+        """Treat a clip, a (1,) request, as damaged from now on: its bytes are as stored but do not decode."""
+        video = int(request["video"][0])
+        reason = "its pictures are as they were stored but do not decode"
+        self._undecodable[_key(request)] = DamagedClip(self._store.id(video), -1, reason)
+
+    def _pictures(self, request: Requests) -> list[npt.NDArray[np.uint8]]:
+        store, video = self._store, int(request["video"][0])
+        if self._undecodable and (damage := self._undecodable.get(_key(request))) is not None:
+            raise damage
+        num_frames = store.num_frames[video]
+        indices = frame_indices(request, self._clip_length, num_frames)[0]
+        pictures = store.frames(video, indices)
+        width, height = int(store.width[video]), int(store.height[video])
+        for index, picture in zip(indices, pictures, strict=True):
+            fault = self._headers.fault(picture, width, height)
+            if fault is not None:
+                raise DamagedClip(store.id(video), int(index), fault)
+        return pictures
+
+    def _substitute(
+        self, request: Requests, damage: DamagedClip
+    ) -> tuple[Requests, list[npt.NDArray[np.uint8]]]:
+        for substitute in self._chain(request):
+            try:
+                return substitute, self._pictures(substitute)
+            except DamagedClip:
+                continue
+        raise RunError(
+            f"{damage}; so are all clips that might stand in for it:"
+            f" the clip store at {self._store.path} is damaged, prepare it again"
+        )
+
+    def _chain(self, request: Requests) -> list[Requests]:
+        """The clips that may stand in for one, in the order in which they are tried."""
+        video, span = int(request["video"][0]), (self._clip_length - 1) * int(request["stride"][0])
+        u = uniforms(np.array([video], dtype=np.uint64), NUM_SUBSTITUTES + NUM_WINDOWS)[0]
+        chain = []
+
+        def add(row: int, start: int | None) -> None:
+            substitute = request.copy()
+            substitute["video"] = row
+            last = max(int(self._store.num_frames[row]) - 1 - span, 0)
+            substitute["start"] = min(int(request["start"][0]), last) if start is None else start
+            chain.append(substitute)
+
+        if request["role"][0] == Role.EVAL:
+            num_starts = max(int(self._store.num_frames[video]) - span, 1)
+            for place in u[NUM_SUBSTITUTES:]:
+                add(video, int(place * num_starts))
+        for place in u[:NUM_SUBSTITUTES]:
+            row = int(self._candidates[int(place * len(self._candidates))])
+            if row != video:
+                add(row, None)
+        return chain
+
+
+def _key(request: Requests) -> tuple[int, int, int]:
+    return int(request["video"][0]), int(request["start"][0]), int(request["stride"][0])
+
+
+class DamageTally:
+    """Counts replaced clips, names each damaged video once, and stops a run in which they are too many.
+
+    Attributes:
+        num_clips: clips handed over.
+        num_replaced: of these, substitutes.
+        replaced: clips replaced of each video id.
+    """
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
+        self.num_clips = 0
+        self.num_replaced = 0
+        self.replaced: Counter[str] = Counter()
+
+    def add(self, reading: Reading) -> None:
+        """Count a batch. Raises RunError, naming the worst videos, past the share allowed."""
+        self.num_clips += len(reading.requests)
+        self.num_replaced += len(reading.damage)
+        for damage in reading.damage:
+            if damage.video_id not in self.replaced:
+                logger.warning("damaged clip replaced: %s", damage)
+            self.replaced[damage.video_id] += 1
+        share = self.num_replaced / max(self.num_clips, 1)
+        if self.num_clips >= MIN_CLIPS_FOR_SHARE and share > self._max_share:
+            worst = ", ".join(f"'{name}' ({count})" for name, count in self.replaced.most_common(3))
+            raise RunError(
+                f"{self.num_replaced} of {self.num_clips} clips were damaged and replaced, more than"
+                f" data.max_bad_share {self._max_share:g} allows; worst: {worst}."
+                " Prepare the store again, or raise data.max_bad_share"
+            )
