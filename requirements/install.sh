@@ -61,13 +61,14 @@ make_venv() {
 
 # Where the index has no CPU build of this torch, pip takes the general one: it works, but brings CUDA along.
 warn_of_large_torch() {
-    local wanted
+    local wanted found
     [ "$(uname -sm)" = "Linux x86_64" ] && [ -z "${TORCH_INDEX:-}" ] || return 0
+    $venv/bin/python -m pip show -q torch >/dev/null 2>&1 && return
     wanted=$(sed -nE 's/^torch==(.*)$/\1/p' requirements/constraints-cpu.txt)
-    if ! $venv/bin/python -m pip index versions torch 2>/dev/null | grep -q "$wanted+cpu"; then
-        say "your package index has no CPU-only torch $wanted for this Python: the general build comes, some GB larger."
-        say "to avoid it, stop here and run: make TORCH_INDEX=<PyTorch's CPU index, see pytorch.org>"
-    fi
+    found=$($venv/bin/python -m pip index versions torch 2>/dev/null || true)
+    [[ $found == *"$wanted+cpu"* ]] && return
+    say "your package index has no CPU-only torch $wanted for this Python: the general build comes, some GB larger."
+    say "to avoid it, stop here and run: make TORCH_INDEX=<PyTorch's CPU index, see pytorch.org>"
 }
 
 install() {
@@ -91,7 +92,7 @@ case $stack in
     *) fail "STACK must be one of auto, cpu, cuda12, cuda13; got '$stack'" ;;
 esac
 make_venv
-wanted="stack $stack"$'\n'"$(cat pyproject.toml requirements/* | cksum)"$'\n'"index ${TORCH_INDEX:-}"
+wanted="stack $stack"$'\n'"$(cat pyproject.toml requirements/* | cksum)"
 if [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then
     say "$venv holds the $stack stack"
     exit 0
