@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slicfast.device import (
     cpu_flags,
@@ -27,14 +27,15 @@ from slicfast.device import (
     require_dali,
 )
 from slicfast.errors import SlicfastError
+from slicfast.probes import decoding_error, worst_bf16_error
 
 GIB = 2**30
 MIN_MEMORY_GIB = 4.0  # for a training run beside an operating system
 MIN_DISK_GIB = 5.0
 NEEDED_DECODERS = ("h264", "mpeg4", "mjpeg")  # Kinetics; UCF101 and HMDB51; cameras
 OTHER_DECODERS = ("hevc", "vp8", "vp9", "av1")
+PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}  # module -> what brings it
 DALI_BUILDS = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
-BF16_ROUNDING = 2**-8  # of a value: half of its last place
 MAX_BF16_ERROR = 0.01  # beyond that rounding, in standard deviations; the wrong convolutions are far worse
 
 
@@ -66,8 +67,8 @@ def diagnose(folder: Path | None = None) -> list[Check]:
         "DALI": check_dali,
         "decoding": check_decoding,
         "PyAV": check_pyav,
-        "OpenCV": lambda: _check_import("OpenCV", "cv2", "opencv-python-headless"),
-        "scikit-learn": lambda: _check_import("scikit-learn", "sklearn", "scikit-learn"),
+        "OpenCV": lambda: check_import("OpenCV", "cv2"),
+        "scikit-learn": lambda: check_import("scikit-learn", "sklearn"),
         "CuPy": lambda: check_rapids("CuPy", "cupy"),
         "cuML": lambda: check_rapids("cuML", "cuml"),
     }
@@ -81,6 +82,9 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     except SlicfastError as error:
         found, _, advice = str(error).partition("; ")
         return Check(name, "fail", found, advice)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        return Check(name, "fail", f"{module} is not installed", f"pip install {_requirement(module)}")
     except Exception as error:  # whatever a broken library throws is what there is to be said
         return Check(name, "fail", f"{type(error).__name__}: {_first_line(error)}", "make install")
 
@@ -185,26 +189,6 @@ def check_bf16() -> Check:
     return Check("bf16", "fail", found, f"{mend}; until then train with --set train.precision=fp32")
 
 
-def worst_bf16_error(device: Any, shape_NCTHW: tuple[int, ...], out_channels: int, kernel: int) -> float:
-    """Largest error of a bf16 Conv3d beyond its rounding, in standard deviations of the fp32 result."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    clips = torch.randn(shape_NCTHW, generator=generator).bfloat16()
-    fan_in = shape_NCTHW[1] * kernel**3
-    weight = (
-        torch.randn(out_channels, shape_NCTHW[1], *[kernel] * 3, generator=generator) / fan_in**0.5
-    ).bfloat16()
-    clips = clips.to(device).to(memory_format=torch.channels_last_3d)
-    weight = weight.to(device).to(memory_format=torch.channels_last_3d)
-    stride = (1, 2, 2) if kernel == 7 else 1
-    with torch.inference_mode():
-        fast = torch.nn.functional.conv3d(clips, weight, stride=stride, padding=kernel // 2).float()
-        exact = torch.nn.functional.conv3d(clips.float(), weight.float(), stride=stride, padding=kernel // 2)
-        beyond = (fast - exact).abs() - BF16_ROUNDING * exact.abs()
-        return max(0.0, float(beyond.max() / exact.std()))
-
-
 def check_timm() -> Check:
     ensure_torchvision_imports()
     timm = importlib.import_module("timm")
@@ -251,31 +235,6 @@ def check_decoding() -> Check:
     return Check("decoding", "ok", found)
 
 
-def decoding_error(device: str, num_frames: int = 16) -> float:
-    """Mean absolute difference in grey levels between DALI's and OpenCV's pictures of one clip."""
-    import cv2
-    import numpy as np
-    import torch
-
-    dali: Any = importlib.import_module("nvidia.dali")
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (num_frames, 8, 10, 3), dtype=np.uint8)
-    smooth = [cv2.resize(frame, (171, 128), interpolation=cv2.INTER_CUBIC) for frame in coarse]
-    encoded = [cv2.imencode(".jpg", frame)[1].reshape(-1) for frame in smooth]
-
-    @dali.pipeline_def(batch_size=num_frames, num_threads=1, device_id=None if device == "cpu" else 0)  # type: ignore[untyped-decorator]
-    def graph() -> Any:
-        read = dali.fn.external_source(lambda: encoded, dtype=dali.types.UINT8)
-        return dali.fn.decoders.image(read, device=device, output_type=dali.types.BGR)
-
-    pipeline = graph()
-    pipeline.build()
-    (decoded,) = pipeline.run()
-    pictures = torch.from_dlpack(decoded.as_tensor()).cpu().numpy().astype(np.float32)
-    reference = [np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.float32) for data in encoded]
-    return float(np.abs(pictures - np.stack(reference)).mean())
-
-
 def check_pyav() -> Check:
     import av
 
@@ -292,14 +251,16 @@ def check_pyav() -> Check:
     )
 
 
-def _check_import(name: str, module: str, package: str) -> Check:
+def check_import(name: str, module: str) -> Check:
+    """Whether a library loads."""
     try:
-        imported = importlib.import_module(module)
-    except ImportError as error:
+        return Check(name, "ok", str(importlib.import_module(module).__version__))
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:  # there, and broken
         return Check(
-            name, "fail", _first_line(error), f"pip install --force-reinstall {_requirement(package)}"
+            name, "fail", _first_line(error), f"pip install --force-reinstall {_requirement(module)}"
         )
-    return Check(name, "ok", str(imported.__version__))
 
 
 def check_rapids(name: str, module: str) -> Check:
@@ -330,8 +291,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _requirement(package: str) -> str:
-    """The requirement that slicfast itself states for a package, quoted for a shell."""
+def _requirement(module: str) -> str:
+    """The requirement that slicfast itself states for a module's package, quoted for a shell."""
+    package = PACKAGES.get(module, module)
     try:
         stated = metadata.requires("slicfast") or []
     except metadata.PackageNotFoundError:

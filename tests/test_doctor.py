@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from slicfast import doctor
+from slicfast import doctor, probes
 from slicfast.doctor import Check, diagnose
 
 
@@ -33,16 +33,16 @@ def test_every_check_says_what_it_found_and_every_fault_what_to_do(checks: dict[
 
 
 def test_dali_decodes_as_opencv_does() -> None:
-    assert doctor.decoding_error("cpu") < 1.0
+    assert probes.decoding_error("cpu") < 1.0
 
 
 def test_bf16_convolution_agrees_with_fp32_beyond_its_rounding() -> None:
-    assert doctor.worst_bf16_error(torch.device("cpu"), (1, 8, 4, 16, 16), 8, 3) < doctor.MAX_BF16_ERROR
+    assert probes.worst_bf16_error(torch.device("cpu"), (1, 8, 4, 16, 16), 8, 3) < doctor.MAX_BF16_ERROR
 
 
 @pytest.mark.needs_cuda
 def test_the_gpu_decodes_and_convolves_rightly() -> None:
-    assert doctor.decoding_error("mixed") < 3.0
+    assert probes.decoding_error("mixed") < 3.0
     assert doctor.check_bf16().status == "ok"
 
 
@@ -81,7 +81,7 @@ def test_missing_dali_fails_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -
     assert "pip install nvidia-dali-" in found["DALI"].advice
 
 
-def test_missing_library_fails_with_the_stated_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_library_is_to_be_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     real_import = importlib.import_module
 
     def without_cv2(name: str, package: str | None = None) -> Any:
@@ -90,10 +90,20 @@ def test_missing_library_fails_with_the_stated_requirement(monkeypatch: pytest.M
         return real_import(name, package)
 
     monkeypatch.setattr(importlib, "import_module", without_cv2)
-    check = doctor._check_import("OpenCV", "cv2", "opencv-python-headless")
+    check = doctor.check_import("OpenCV", "cv2")
     assert (check.status, check.found) == ("fail", "libGL.so.1: cannot open shared object file")
     assert check.advice.startswith("pip install --force-reinstall")
     assert "opencv-python-headless" in check.advice
+
+
+def test_missing_library_fails_with_the_requirement_that_slicfast_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setattr(doctor.metadata, "requires", lambda package: ["av>=14.0", "scikit-learn>=1.5"])
+    check = {check.name: check for check in diagnose()}["scikit-learn"]
+    assert (check.status, check.found) == ("fail", "sklearn is not installed")
+    assert check.advice == "pip install 'scikit-learn>=1.5'"
 
 
 def test_a_check_that_breaks_is_a_fault_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

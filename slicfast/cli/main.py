@@ -113,10 +113,12 @@ def _command_path(arguments: Sequence[str]) -> str:
 
 
 def _outside_cause(error: Exception) -> str | None:
-    """A line for what a disk, a file system or a full GPU did; None for a bug."""
+    """A line for what a disk, a missing library or full memory did; None for a bug."""
     if isinstance(error, OSError) and error.errno in _FILE_ERRORS:
         about = f"{error.filename}: " if error.filename else ""
         return f"{about}{_FILE_ERRORS[error.errno]}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("slicfast"):
+        return f"the library '{error.name}' is not installed; run 'make install', or see 'slicfast doctor'"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, named so that torch need not be imported
         return "the GPU's memory is full; lower train.batch_size or raise train.accumulation_steps"
     if isinstance(error, MemoryError):

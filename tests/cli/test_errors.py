@@ -48,6 +48,11 @@ class OutOfMemoryError(RuntimeError):
             1,
             "error: the GPU's memory is full; lower train.batch_size or raise train.accumulation_steps",
         ),
+        (
+            ModuleNotFoundError("No module named 'av'", name="av"),
+            1,
+            "error: the library 'av' is not installed; run 'make install', or see 'slicfast doctor'",
+        ),
         (MemoryError(), 1, "error: this machine's memory is full; lower train.batch_size or data.prefetch"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -61,7 +66,9 @@ def test_error_is_one_line_and_its_exit_code(
     assert finished.error_line == f"slicfast: {line}"
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EBADF, "bad descriptor"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), OSError(errno.EBADF, "bad descriptor"), KeyError("x"), ImportError("x")]
+)
 def test_a_bug_keeps_its_traceback_and_asks_to_be_reported(
     error: Exception, slicfast: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
