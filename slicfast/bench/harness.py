@@ -57,26 +57,43 @@ def measure(
         num_warmup: calls before these, not measured.
         synchronize: waits for the device; called before each look at the clock.
     """
+    return measure_in_turn({"": run}, num_runs=num_runs, num_warmup=num_warmup, synchronize=synchronize)[""]
+
+
+def measure_in_turn(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    num_runs: int = 10,
+    num_warmup: int = 2,
+    synchronize: Callable[[], object] | None = None,
+) -> dict[str, Measurement]:
+    """Time several things as `measure` does one, a run of each in turn: so that all meet the same moods."""
     if num_runs < 1:
         raise ValueError(f"num_runs must be at least 1; got {num_runs}")
     wait = synchronize or (lambda: None)
-    for _ in range(num_warmup):
-        run()
-    cpu, wall = [], []
+    for run in runs.values():
+        for _ in range(num_warmup):
+            run()
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
+    wall: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(num_runs):
-        wait()
-        cpu_start, wall_start = time.process_time(), time.perf_counter()
-        run()
-        wait()
-        wall.append(1e3 * (time.perf_counter() - wall_start))
-        cpu.append(1e3 * (time.process_time() - cpu_start))
-    return Measurement(
-        cpu_ms=statistics.median(cpu),
-        cpu_ms_quartiles=_quartiles(cpu),
-        wall_ms=statistics.median(wall),
-        wall_ms_quartiles=_quartiles(wall),
-        num_runs=num_runs,
-    )
+        for name, run in runs.items():
+            wait()
+            cpu_start, wall_start = time.process_time(), time.perf_counter()
+            run()
+            wait()
+            wall[name].append(1e3 * (time.perf_counter() - wall_start))
+            cpu[name].append(1e3 * (time.process_time() - cpu_start))
+    return {
+        name: Measurement(
+            cpu_ms=statistics.median(cpu[name]),
+            cpu_ms_quartiles=_quartiles(cpu[name]),
+            wall_ms=statistics.median(wall[name]),
+            wall_ms_quartiles=_quartiles(wall[name]),
+            num_runs=num_runs,
+        )
+        for name in runs
+    }
 
 
 def _quartiles(values: list[float]) -> list[float]:

@@ -22,9 +22,85 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode="rich",
     )
+    group.command(epilog=examples(("slicfast bench loader --set data.crop_size=112", "")))(loader)
+    group.command(
+        epilog=examples(
+            ("slicfast bench loader --output loader.json", ""),
+            (
+                "slicfast bench loader configs/ucf101_r3d18.yaml --store data/ucf101 --threads 0",
+                "as training loads",
+            ),
+        )
+    )(loader)
     group.command(epilog=examples(("slicfast bench step configs/demo.yaml --samples 4", "")))(step)
     group.command(epilog=examples(("slicfast bench cluster --output cluster.json", "")))(cluster)
     app.add_typer(group, name="bench")
+
+
+def loader(
+    config: ConfigArgument = None,
+    overrides: SetOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="A clip store; made-up pictures, 171 x 128, unless given.", show_default=False),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of DALI and torch; 0: a core each.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Clips a batch.")] = 16,
+    runs: RunsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time loading clips, from stored JPEG to normalised tensors: stages, and DALI's own operators."""
+    from slicfast.config import Config
+
+    settings = Config.load(config, overrides or ())
+
+    from slicfast.bench.loader import COLUMNS, bench_loader, table_rows
+    from slicfast.data.store import ClipStore
+
+    opened = None if store is None else ClipStore(store)
+    result = bench_loader(
+        settings, store=opened, num_threads=threads, batch_size=batch, **_given(num_runs=runs)
+    )
+    frames, rows, columns = result["clip"]
+    table(f"Loading clips of {frames} x {rows} x {columns}", COLUMNS, table_rows(result))
+    _write(output, "loader", result)
+
+
+def loader(
+    config: ConfigArgument = None,
+    overrides: SetOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Clip store to load from; unless said, moving textures of 171 x 128.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of DALI and of torch; 0: one a core.")] = 1,
+    runs: RunsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time clips from stored JPEG to normalised tensor, a stage at a time, beside DALI's own operators.
+
+    Without CONFIG the defaults are measured, with crops of 112 x 112.
+    """
+    from slicfast.config import Config
+
+    crop = () if config is not None else ("data.crop_size=112",)
+    settings = Config.load(config, (*crop, *(overrides or ())))
+
+    from slicfast.bench.loader import COLUMNS, bench_loader, table_rows
+    from slicfast.data.store import ClipStore
+
+    found = None if store is None else ClipStore(store)
+    result = bench_loader(settings, store=found, num_threads=threads, **_given(num_runs=runs))
+    frames, rows, columns = result["clip"]
+    stored = " x ".join(map(str, result["stored"]))
+    table(
+        f"{frames} frames of {stored} to {columns} x {rows}, {result['num_threads']} thread(s)",
+        COLUMNS,
+        table_rows(result),
+    )
+    _write(output, "loader", result)
 
 
 def step(

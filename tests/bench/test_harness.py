@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from slicfast.bench.harness import machine, measure, write_result
+from slicfast.bench.harness import machine, measure, measure_in_turn, write_result
 
 
 def test_cpu_and_wall_time_are_told_apart():
@@ -33,6 +33,14 @@ def test_warm_up_runs_are_not_measured_and_the_device_is_waited_for():
     )
     assert calls == ["run", "run", "wait", "run", "wait"]
     assert measured.cpu_ms_quartiles == [measured.cpu_ms, measured.cpu_ms]
+
+
+def test_things_measured_in_turn_alternate():
+    calls: list[str] = []
+    runs = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    measured = measure_in_turn(runs, num_runs=3, num_warmup=1)
+    assert calls == ["a", "b", *["a", "b"] * 3]
+    assert list(measured) == ["a", "b"] and measured["a"].num_runs == 3
 
 
 def test_nothing_to_measure_is_refused():
