@@ -22,7 +22,6 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode="rich",
     )
-    group.command(epilog=examples(("slicfast bench loader --set data.crop_size=112", "")))(loader)
     group.command(
         epilog=examples(
             ("slicfast bench loader --output loader.json", ""),
@@ -42,40 +41,12 @@ def loader(
     overrides: SetOption = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="A clip store; made-up pictures, 171 x 128, unless given.", show_default=False),
-    ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of DALI and torch; 0: a core each.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Clips a batch.")] = 16,
-    runs: RunsOption = None,
-    output: OutputOption = None,
-) -> None:
-    """Time loading clips, from stored JPEG to normalised tensors: stages, and DALI's own operators."""
-    from slicfast.config import Config
-
-    settings = Config.load(config, overrides or ())
-
-    from slicfast.bench.loader import COLUMNS, bench_loader, table_rows
-    from slicfast.data.store import ClipStore
-
-    opened = None if store is None else ClipStore(store)
-    result = bench_loader(
-        settings, store=opened, num_threads=threads, batch_size=batch, **_given(num_runs=runs)
-    )
-    frames, rows, columns = result["clip"]
-    table(f"Loading clips of {frames} x {rows} x {columns}", COLUMNS, table_rows(result))
-    _write(output, "loader", result)
-
-
-def loader(
-    config: ConfigArgument = None,
-    overrides: SetOption = None,
-    store: Annotated[
-        Path | None,
         typer.Option(
             help="Clip store to load from; unless said, moving textures of 171 x 128.", show_default=False
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of DALI and of torch; 0: one a core.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Clips a batch.")] = 16,
     runs: RunsOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -92,7 +63,9 @@ def loader(
     from slicfast.data.store import ClipStore
 
     found = None if store is None else ClipStore(store)
-    result = bench_loader(settings, store=found, num_threads=threads, **_given(num_runs=runs))
+    result = bench_loader(
+        settings, store=found, num_threads=threads, batch_size=batch, **_given(num_runs=runs)
+    )
     frames, rows, columns = result["clip"]
     stored = " x ".join(map(str, result["stored"]))
     table(

@@ -16,6 +16,7 @@ COMMANDS = (
     ("eval",),
     ("eval", "retrieval"),
     ("bench",),
+    ("bench", "loader"),
     ("bench", "step"),
     ("bench", "cluster"),
     ("doctor",),
