@@ -19,7 +19,8 @@ logger = logging.getLogger("slicfast")
 
 NUM_SUBSTITUTES = 16  # tried before giving up
 NUM_WINDOWS = 4  # of the same video, tried first for an evaluation clip
-MIN_CLIPS_FOR_SHARE = 50  # before this many clips the share of replaced ones says nothing
+# Clips. The share allowed is of at least so many; else one bad clip in the first batch would stop a run.
+SHARE_WINDOW = 1000
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,10 @@ class DamageTally:
             if damage.video_id not in self.replaced:
                 logger.warning("damaged clip replaced: %s", damage)
             self.replaced[damage.video_id] += 1
-        share = self.num_replaced / max(self.num_clips, 1)
-        if self.num_clips >= MIN_CLIPS_FOR_SHARE and share > self._max_share:
+        if self.num_replaced > self._max_share * max(self.num_clips, SHARE_WINDOW):
             worst = ", ".join(f"'{name}' ({count})" for name, count in self.replaced.most_common(3))
             raise RunError(
                 f"{self.num_replaced} of {self.num_clips} clips were damaged and replaced, more than"
-                f" data.max_bad_share {self._max_share:g} allows; worst: {worst}."
-                " Prepare the store again, or raise data.max_bad_share"
+                f" data.max_bad_share {self._max_share:g} allows (of at least {SHARE_WINDOW}); worst: {worst}"
+                ". Prepare the store again, or raise data.max_bad_share"
             )

@@ -122,9 +122,24 @@ def test_the_tally_counts_and_names_each_video_once(caplog):
 
 def test_the_tally_stops_a_run_with_too_much_damage():
     tally = DamageTally(max_share=0.1)
-    tally.add(reading_of(49, *["a.avi"] * 5, "b.avi"))  # too few clips to judge
+    for _ in range(10):
+        tally.add(reading_of(20, *["a.avi"] * 9, "b.avi"))  # 100 of the first 1000 clips are allowed
     with pytest.raises(
-        RunError, match=r"6 of 50 clips .*max_bad_share 0\.1 .*worst: 'a\.avi' \(5\), 'b\.avi'"
+        RunError, match=r"101 of 201 clips .*max_bad_share 0\.1 .*worst: 'a\.avi' \(90\), 'b\.avi' \(11\)"
     ):
-        tally.add(reading_of(1))
-    DamageTally(max_share=0.12).add(reading_of(50, *["a.avi"] * 6))  # just what is allowed
+        tally.add(reading_of(1, "b.avi"))
+
+
+def test_the_share_is_of_all_clips_once_there_are_many():
+    tally = DamageTally(max_share=0.1)
+    for _ in range(30):
+        tally.add(reading_of(100, *["a.avi"] * 10))
+    with pytest.raises(RunError, match="301 of 3001"):
+        tally.add(reading_of(1, "a.avi"))
+
+
+def test_no_damage_at_all_can_be_asked_for():
+    tally = DamageTally(max_share=0.0)
+    tally.add(reading_of(20))
+    with pytest.raises(RunError, match="1 of 21"):
+        tally.add(reading_of(1, "a.avi"))
