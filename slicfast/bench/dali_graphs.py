@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from slicfast.config import Config
 from slicfast.data.augment import draw
-from slicfast.data.requests import Requests
+from slicfast.data.requests import Requests, View
 from slicfast.data.store import ClipStore
 
 
@@ -41,7 +41,8 @@ class PeerGraphs:
         for batch, jpegs in zip(batches, pictures, strict=True):
             num = len(batch)
             width_N, height_N = store.width[batch["video"]], store.height[batch["video"]]
-            params = draw(batch["seed"], width_N, height_N, config.augment)
+            is_motion_N = batch["view"] == View.DIFFERENCE  # not blurred, here as in the loader
+            params = draw(batch["seed"], width_N, height_N, config.augment, is_motion_N)
             jitter_N = rng.random(num) < config.augment.jitter_prob
 
             def factor(strength: float, jitter_N: npt.NDArray[np.bool_] = jitter_N) -> Any:

@@ -1,4 +1,5 @@
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -67,6 +68,8 @@ def test_clips_agree_with_a_plain_reference(tiny_store):
     config = CONFIG.model_copy(update={"mean": (0.4, 0.5, 0.6), "std": (0.3, 0.2, 0.25)})
     augment = AugmentConfig(jitter_prob=1.0, blur_prob=0.0)
     requests = random_requests(8, seed=int(np.random.default_rng().integers(1000)))
+    requests["start"][0] = tiny_store.num_frames[requests["video"][0]] - 2  # repeats its last frame
+    requests["stride"][1] = 3
     (batch,) = loader_of(tiny_store, config, augment=augment).load([requests])
     params = draw(
         requests["seed"], tiny_store.width[requests["video"]], tiny_store.height[requests["video"]], augment
@@ -74,7 +77,7 @@ def test_clips_agree_with_a_plain_reference(tiny_store):
     clamped = 0
     for n, request in enumerate(requests):
         last = int(tiny_store.num_frames[request["video"]]) - 1
-        frames = np.minimum(request["start"] + np.arange(LENGTH), last)
+        frames = np.minimum(request["start"] + request["stride"] * np.arange(LENGTH), last)
         expected = reference_clip(tiny_store.frames(request["video"], frames), params, n, CROP)
         clamped += (expected > 255).sum() + (expected < 0).sum()
         expected = (expected.clip(0, 255) / 255 - config.mean) / config.std
@@ -249,6 +252,25 @@ def test_running_ahead_is_bounded(tiny_store):
         assert len(asked) == 5
 
 
+def test_memory_does_not_grow_with_the_number_of_batches(tiny_store):
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    loader = loader_of(tiny_store)
+    rng = np.random.default_rng(0)
+
+    def load(num_batches: int) -> int:
+        num_bytes = 0
+        for batch in loader.load(random_requests(int(rng.integers(1, 9)), k) for k in range(num_batches)):
+            num_bytes += batch.clips.nbytes
+        return num_bytes
+
+    load(100)  # until allocators have what they want
+    before = resident_mb()
+    loaded_mb = sum(load(100) for _ in range(4)) / 2**20
+    assert loaded_mb > 40 and resident_mb() - before < 0.25 * loaded_mb
+
+
 def test_errors_of_the_requests_come_after_the_batches_before_them(tiny_store):
     def requests():
         yield random_requests(3, 0)
@@ -265,6 +287,30 @@ def test_errors_of_the_requests_come_after_the_batches_before_them(tiny_store):
 def test_a_batch_larger_than_promised_is_refused(tiny_store):
     with pytest.raises(ValueError, match="1 to 8 clips; got 9"):
         next(loader_of(tiny_store).load([random_requests(9, 0)]))
+
+
+WITHOUT_DALI = """
+import importlib.abc, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "nvidia.dali":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+from slicfast.config import AugmentConfig, DataConfig
+from slicfast.data.loader import ClipLoader
+from slicfast.data.store import ClipStore
+from slicfast.errors import MachineError
+try:
+    ClipLoader(ClipStore({store!r}), DataConfig(), augment=AugmentConfig(), max_batch=2)
+except MachineError as error:
+    print(error)
+"""
+
+
+def test_without_dali_the_line_that_installs_it_is_told(tiny_store):
+    script = WITHOUT_DALI.format(store=str(tiny_store.path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("NVIDIA DALI is not installed; run 'pip install nvidia-dali-"), done.stderr
 
 
 INTERRUPTED = """

@@ -123,7 +123,8 @@ def draw_grey(params: ClipParams) -> ClipParams:
         (113, 2.0, 15, True),
         (56, 2.0, 15, True),
         (56, 3.0, 19, True),
-        (56, 1.0, 7, False),
+        (32, 2.0, 15, True),
+        (56, 1.5, 11, False),
         (56, 2.0, 9, False),
     ],
 )
@@ -134,18 +135,25 @@ def test_blur_agrees_with_opencv(pictures, crop, sigma, kernel, halved):
     sharp = ClipParams(**{**vars(blurred), "blur": np.zeros(NUM, dtype=bool)})
     got = in_bytes(run(pipeline, pictures, blurred)).reshape(-1, crop, crop, 3)
     plain = in_bytes(run(pipeline, pictures, sharp)).reshape(-1, crop, crop, 3)
-    expected = [
-        cv2.GaussianBlur(f, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101) for f in plain
-    ]
+
+    def opencv(border: int) -> np.ndarray:
+        return np.stack([cv2.GaussianBlur(f, (kernel, kernel), sigma, borderType=border) for f in plain])
+
+    expected = opencv(cv2.BORDER_REFLECT_101)
     error = np.abs(got - expected)
-    assert np.abs(got - plain).mean() > 4 * error.mean()  # it does blur
+    assert error.mean() < 0.1 * np.abs(got - plain).mean()  # it does blur
     if not halved:
         assert error.max() < 0.05
         return
-    inner = error[:, 8:-8, 8:-8]
-    assert error.mean() < 0.8 and inner.mean() < 0.4
-    # At the border the mirrored pixels lie half a coarse pixel off.
-    assert np.quantile(error, 0.999) < 10 and np.quantile(inner, 0.999) < 2.5
+    reach = kernel // 2 + 1
+    is_inner = np.zeros((crop, crop), dtype=bool)
+    is_inner[reach:-reach, reach:-reach] = True
+    assert error[:, is_inner].mean() < 0.7 and np.quantile(error[:, is_inner], 0.999) < 2.5
+    # Mirrored pixels lie half a coarse pixel off: that must matter less than mirroring or repeating does.
+    of_border_rule = np.abs(opencv(cv2.BORDER_REPLICATE) - expected)[:, ~is_inner]
+    at_border = error[:, ~is_inner]
+    assert at_border.mean() < 0.7 * of_border_rule.mean()
+    assert np.quantile(at_border, 0.999) < 0.7 * np.quantile(of_border_rule, 0.999)
 
 
 def test_blur_touches_only_the_clips_for_which_it_was_drawn(pictures, pipeline):
@@ -159,7 +167,7 @@ def test_blur_touches_only_the_clips_for_which_it_was_drawn(pictures, pipeline):
 def test_a_wide_kernel_is_computed_at_half_the_size():
     assert BlurPlan.make(AugmentConfig(), 112).size == 56
     assert BlurPlan.make(AugmentConfig(), 112).window == 7
-    assert BlurPlan.make(AugmentConfig(blur_sigma=1.0, blur_kernel=7), 112).size == 112
+    assert BlurPlan.make(AugmentConfig(blur_sigma=1.9), 112).size == 112  # too narrow
     assert BlurPlan.make(AugmentConfig(blur_kernel=9), 112).window == 9  # cut off: the exact kernel
 
 
