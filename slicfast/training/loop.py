@@ -136,9 +136,11 @@ def _epoch(session: Session, meter: Meter) -> Generator[None]:
     num_parts = session.ranks.size * accumulation
     kept: deque[Requests] = deque(maxlen=config.train.keep_requests)
 
+    epoch, first_step = state.epoch, state.step  # the loader's thread runs ahead of the state
+
     def parts() -> Iterator[Requests]:
-        for step in range(state.step, sampler.steps_per_epoch):
-            batch = sampler.batch(state.epoch, step)
+        for step in range(first_step, sampler.steps_per_epoch):
+            batch = sampler.batch(epoch, step)
             for micro in range(accumulation):
                 part = session.ranks.rank * accumulation + micro
                 yield take_part(batch, len(sampler.roles), part, num_parts)
@@ -148,7 +150,7 @@ def _epoch(session: Session, meter: Meter) -> Generator[None]:
     batches = session.loader.load(parts())
     meter.start()
     try:
-        for step in range(state.step, sampler.steps_per_epoch):
+        for step in range(first_step, sampler.steps_per_epoch):
             rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
             set_learning_rate(session.optimizer, rate)
             session.optimizer.zero_grad(set_to_none=True)
