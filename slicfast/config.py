@@ -107,8 +107,12 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    margin: NonNegative = 0.2
-    negatives: Literal["random_negative", "random_semi_hard", "fixed_semi_hard"] = "random_semi_hard"
+    # A triplet loss with one negative a pair, or NT-Xent against the whole batch (noise_contrastive).
+    negatives: Literal["random_negative", "random_semi_hard", "fixed_semi_hard", "noise_contrastive"] = (
+        "random_semi_hard"
+    )
+    margin: NonNegative = 0.2  # triplet
+    temperature: Positive = 0.5  # noise_contrastive
     temporal_weight: NonNegative = 1.0  # 0: the third clip of a sample is neither loaded nor computed
     temporal_margin: NonNegative = 0.04
     gather_negatives: bool = False  # negatives from all ranks, with gradients

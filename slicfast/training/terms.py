@@ -8,6 +8,7 @@ import torch
 
 from slicfast.config import LossConfig
 from slicfast.distributed import gather_rows
+from slicfast.losses.contrastive import noise_contrastive_loss
 from slicfast.losses.temporal import temporal_discrimination_loss
 from slicfast.losses.triplet import triplet_loss
 
@@ -27,7 +28,7 @@ def slic_loss(
     config: LossConfig,
     generator: torch.Generator,
 ) -> StepLoss:
-    """Triplet loss over anchors and positives, plus temporal discrimination where there is a third clip.
+    """Triplet loss or NT-Xent over anchors and positives, plus temporal discrimination with a third clip.
 
     Args:
         embeddings_RD: (num_roles * B, D): anchors, positives and, for ``num_roles`` 3, anchors again.
@@ -37,21 +38,20 @@ def slic_loss(
     parts = embeddings_RD.float().chunk(num_roles)
     anchor_BD, positive_BD = parts[0], parts[1]
     anchor_labels_B, positive_labels_B = labels_R.chunk(num_roles)[:2]
+    rows, labels = torch.cat([anchor_BD, positive_BD]), torch.cat([anchor_labels_B, positive_labels_B])
     if config.gather_negatives:
-        triplet_rows = torch.cat([gather_rows(anchor_BD), gather_rows(positive_BD)])
-        triplet_labels = torch.cat([gather_rows(anchor_labels_B), gather_rows(positive_labels_B)])
+        rows = torch.cat([gather_rows(anchor_BD), gather_rows(positive_BD)])
+        labels = torch.cat([gather_rows(anchor_labels_B), gather_rows(positive_labels_B)])
+    if config.negatives == "noise_contrastive":
+        contrastive = noise_contrastive_loss(rows, labels, temperature=config.temperature)
+        total = contrastive.loss
+        logged = {"contrastive": total.detach(), "share_nearest": contrastive.share_nearest.detach()}
     else:
-        triplet_rows = torch.cat([anchor_BD, positive_BD])
-        triplet_labels = torch.cat([anchor_labels_B, positive_labels_B])
-    triplet = triplet_loss(
-        triplet_rows,
-        triplet_labels,
-        margin=config.margin,
-        negatives=config.negatives,
-        generator=generator,
-    )
-    total = triplet.loss
-    logged = {"triplet": triplet.loss.detach(), "share_violating": triplet.share_violating.detach()}
+        triplet = triplet_loss(
+            rows, labels, margin=config.margin, negatives=config.negatives, generator=generator
+        )
+        total = triplet.loss
+        logged = {"triplet": total.detach(), "share_violating": triplet.share_violating.detach()}
     if num_roles == 3:
         temporal = temporal_discrimination_loss(
             anchor_BD, parts[2], positive_BD, margin=config.temporal_margin
