@@ -19,6 +19,8 @@ from slicfast.config import Config, LossConfig
 from slicfast.device import autocast_dtype, resolve_device
 from slicfast.engine.encoder import build_encoder
 from slicfast.engine.optimization import build_optimizer
+from slicfast.losses.contrastive import noise_contrastive_loss
+from slicfast.losses.negatives import NEGATIVES
 from slicfast.losses.temporal import temporal_discrimination_loss
 from slicfast.losses.triplet import triplet_loss
 
@@ -92,7 +94,7 @@ def bench_step(
         "variants": measured,
         "triplet_loss": {
             "num_pairs": TRIPLET_PAIRS,
-            "negatives": config.loss.negatives,
+            "negatives": _triplet_negatives(config.loss),
             "cost": bench_triplet(config.loss, device=device).to_dict(),
         },
     }
@@ -107,15 +109,22 @@ def bench_triplet(
     embeddings_RD = torch.randn(2 * num_pairs, dim, device=device, requires_grad=True)
     labels_R = torch.arange(num_pairs, device=device).repeat(2)
 
+    negatives = _triplet_negatives(config)
+
     def run() -> None:
         embeddings_RD.grad = None
         output = triplet_loss(
-            embeddings_RD, labels_R, margin=config.margin, negatives=config.negatives, generator=generator
+            embeddings_RD, labels_R, margin=config.margin, negatives=negatives, generator=generator
         )
         output.loss.backward()  # type: ignore[no-untyped-call]
 
     with torch_threads(1):
         return measure(run, num_runs=50, num_warmup=5, synchronize=_synchronize(device))
+
+
+def _triplet_negatives(config: LossConfig) -> str:
+    """The configured choice, or the method's own where the configuration has another loss."""
+    return config.negatives if config.negatives in NEGATIVES else LossConfig().negatives
 
 
 def make_step(
@@ -152,9 +161,12 @@ def _loss(embeddings_RD: Tensor, labels_B: Tensor, config: LossConfig, generator
     """SLIC's two terms over anchors, positives and, where there are three rows a sample, anchors again."""
     batch_size = len(labels_B)
     rows, labels = embeddings_RD[: 2 * batch_size], labels_B.repeat(2)
-    loss = triplet_loss(
-        rows, labels, margin=config.margin, negatives=config.negatives, generator=generator
-    ).loss
+    if config.negatives == "noise_contrastive":
+        loss = noise_contrastive_loss(rows, labels, temperature=config.temperature).loss
+    else:
+        loss = triplet_loss(
+            rows, labels, margin=config.margin, negatives=config.negatives, generator=generator
+        ).loss
     if len(embeddings_RD) > 2 * batch_size:
         anchor_BD, positive_BD, again_BD = embeddings_RD.chunk(3)
         temporal = temporal_discrimination_loss(

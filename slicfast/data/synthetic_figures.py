@@ -39,17 +39,20 @@ class Body:
     outline: float = 0.35  # brightness of the outline, as a share of what it surrounds
 
 
-def random_body(rng: np.random.Generator, variation: float = 1.0) -> Body:
-    """A body whose proportions depart from the average by up to 15 % times `variation`, in random clothes."""
+def random_body(rng: np.random.Generator, variation: float = 1.0, bright: bool = False) -> Body:
+    """A body whose proportions depart from the average by up to 15 % times `variation`, in random clothes.
+
+    `bright` keeps clothes and skin light, to stand before a dark background.
+    """
 
     def around(value: float) -> float:
         return value * float(1 + 0.15 * variation * rng.uniform(-1, 1))
 
-    def colour(low: int = 20, high: int = 245) -> Colour:
-        red, green, blue = (int(c) for c in rng.integers(low, high, 3))
+    def colour() -> Colour:
+        red, green, blue = (int(c) for c in rng.integers(190 if bright else 20, 250, 3))
         return red, green, blue
 
-    tone = rng.uniform(0.35, 1.0)
+    tone = rng.uniform(0.85 if bright else 0.35, 1.0)
     return Body(
         torso=around(0.30),
         arm=around(0.36),

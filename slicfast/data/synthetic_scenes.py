@@ -34,6 +34,9 @@ class SyntheticConfig:
         width, height: pixels. num_frames, fps: length and rate of every video.
         camera: how far the camera pans and zooms; 0 is a tripod, 1 a hand.
         texture: contrast of what the background is covered with; 0 leaves soft colours.
+        bright_figures: light figures before dark backgrounds; otherwise both of any brightness.
+        place: how far from the middle of the picture a figure's way may lie, in picture widths.
+        glide: how far a figure moves through the picture, slowly to and fro, in picture widths.
         body_variation: how far proportions depart from the average; 1 is 15 %.
         tempo_variation: standard deviation of the logarithm of a video's tempo.
         codec: "mpeg4" (in every FFmpeg, UCF101's own) or "libx264".
@@ -60,9 +63,12 @@ class SyntheticConfig:
     height: int = 96
     num_frames: int = 48
     fps: int = 25
-    camera: float = 0.5
-    texture: float = 0.5
-    body_variation: float = 1.0
+    camera: float = 0.3
+    texture: float = 0.3
+    bright_figures: bool = True
+    place: float = 0.08
+    glide: float = 0.15
+    body_variation: float = 0.6
     tempo_variation: float = 0.12
     codec: str = "mpeg4"
 
@@ -123,10 +129,10 @@ def render(video: PlannedVideo, config: SyntheticConfig) -> Clip:
 
     scene, own = np.random.default_rng(video.scene_key), np.random.default_rng(video.video_key)
     num_frames, height, width = config.num_frames, config.height, config.width
-    body = random_body(scene, config.body_variation)
+    body = random_body(scene, config.body_variation, config.bright_figures)
     background = _background(scene, config)
     yaw = float(scene.choice([-1, 1]) * scene.uniform(0.35, 0.95) + own.normal(0, 0.08))
-    size = float(scene.uniform(0.66, 0.78) * own.uniform(0.95, 1.05))  # body height in picture heights
+    size = float(scene.uniform(0.58, 0.76) * own.uniform(0.93, 1.07))  # body height in picture heights
 
     cycle = ACTIONS[video.action].cycle_frames * float(np.exp(own.normal(0, config.tempo_variation)))
     start = float(own.uniform(0, 2 * np.pi))
@@ -136,8 +142,13 @@ def render(video: PlannedVideo, config: SyntheticConfig) -> Clip:
 
     shift_T2, zoom_T = _camera(own, config)
     feet = np.array(
-        [width / 2 + own.uniform(-0.06, 0.06) * width, height * (0.5 + 0.5 * size + own.uniform(0.0, 0.04))]
+        [
+            width / 2 + own.uniform(-1, 1) * config.place * width,
+            height * (0.5 + 0.5 * size + own.uniform(-0.08, 0.08)),
+        ]
     )
+    swing_T = np.sin(2 * np.pi * (own.uniform() + np.arange(num_frames) / own.uniform(50, 90)))
+    glide_T = config.glide * width * own.uniform(0.5, 1.0) * swing_T
     centre = np.array([width / 2, height / 2])
     light = float(own.uniform(0.85, 1.15))
     clip = np.empty((num_frames, height, width, 3), np.uint8)
@@ -157,7 +168,7 @@ def render(video: PlannedVideo, config: SyntheticConfig) -> Clip:
         )
         points, depths = {}, {}
         for name, (position_T2, depth_T) in seen.items():
-            x, y = (feet + position_T2[t] * size * height - centre) * zoom + offset
+            x, y = (feet + [glide_T[t], 0] + position_T2[t] * size * height - centre) * zoom + offset
             points[name] = (float(x), float(y))
             depths[name] = float(depth_T[t])
         draw(picture, points, depths, body, size * height * zoom)
@@ -171,7 +182,9 @@ def _background(rng: np.random.Generator, config: SyntheticConfig) -> Clip:
     import cv2
 
     width, height = int(config.width * 1.5), int(config.height * 1.5)
-    soft = rng.uniform(40, 215, (1, 1, 3)) + rng.normal(0, 28, (4, 5, 3))
+    low, high = (10, 90) if config.bright_figures else (40, 215)
+    spread = (high - low) / 6
+    soft = rng.uniform(low, high, (1, 1, 3)) + rng.normal(0, spread, (3, 4, 3))
     picture = cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[:height, :width] / config.height
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.3)
@@ -193,9 +206,9 @@ def _background(rng: np.random.Generator, config: SyntheticConfig) -> Clip:
             left, top = rng.uniform(0, 2.0), rng.uniform(0, 1.5)
             inside = (abs(x - left) < rng.uniform(0.04, 0.25)) & (abs(y - top) < rng.uniform(0.04, 0.25))
             pattern[inside] = rng.uniform(-1, 1)
-    picture += config.texture * rng.uniform(15, 40) * pattern[:, :, None] * rng.uniform(0.3, 1, 3)
+    picture += config.texture * spread * rng.uniform(0.5, 1.4) * pattern[:, :, None] * rng.uniform(0.3, 1, 3)
     floor = y > rng.uniform(1.05, 1.2)
-    picture[floor] += rng.normal(0, 25, 3)
+    picture[floor] += rng.normal(0, 0.9 * spread, 3)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

@@ -97,13 +97,14 @@ def test_all_classes_move_equally_much() -> None:
     """Mean absolute frame difference of the same people at the same places doing each action."""
     config = SyntheticConfig(
         actions=tuple(ACTIONS),
-        train_groups=12,
+        train_groups=20,
         val_groups=0,
         test_groups=0,
         min_videos=1,
         max_videos=1,
         shared_scenes=True,
         camera=0.0,
+        glide=0.0,
         num_frames=24,
         width=96,
         height=72,
