@@ -94,6 +94,8 @@ class SyntheticConfig:
             "test_groups",
             "camera",
             "texture",
+            "place",
+            "glide",
             "body_variation",
             "tempo_variation",
         ):
