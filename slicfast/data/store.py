@@ -96,8 +96,10 @@ class ClipStore:
         self._index = self.path / header.index
         summary = json.loads((self._index / "index.json").read_text(encoding="utf-8"))
         self.label_names = tuple(summary["label_names"])
-        self._split_files: dict[str, str] = summary["splits"]
-        self.splits = tuple(self._split_files)
+        files: dict[str, str] = summary["splits"]
+        self.splits = tuple(files)
+        # Mapped now: a later prepare replaces the index under a run that has it open.
+        self._split_rows = {name: self._load(file.removesuffix(".npy")) for name, file in files.items()}
         self._shard_names: list[str] = summary["shards"]
         self._shards: dict[int, Uint8Array] = {}
         self._len = int(summary["num_videos"])
@@ -164,11 +166,11 @@ class ClipStore:
 
         Raises ConfigError for a name that the store does not have.
         """
-        if name in self._split_files:
-            return np.array(self._load(self._split_files[name].removesuffix(".npy")), dtype=np.int32)
+        if name in self._split_rows:
+            return np.array(self._split_rows[name], dtype=np.int32)
         for dash in (position for position, letter in enumerate(name) if letter == "-"):
             kept, removed = name[:dash], name[dash + 1 :]
-            if kept in self._split_files and removed in self._split_files:
+            if kept in self._split_rows and removed in self._split_rows:
                 return np.setdiff1d(self.split(kept), self.split(removed), assume_unique=True)
         raise ConfigError(f"{one_of('split', name, self.splits)} (or a difference of two, 'a-b')")
 

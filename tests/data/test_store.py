@@ -217,6 +217,17 @@ def test_excluded_videos_are_hidden_until_they_are_wanted_again(tmp_path: Path) 
     assert ClipStore(path).ids() == ["a.avi", "b.avi"]
 
 
+def test_an_open_store_outlives_a_second_prepare(tmp_path: Path) -> None:
+    ids = ["a", "b", "c"]
+    written = write_store(tmp_path / "store", ids)
+    store = ClipStore(tmp_path / "store")
+    for _ in range(2):
+        with StoreWriter(tmp_path / "store") as writer:
+            writer.finish({video_id: video_id for video_id in ids}, {"train": ids, "test": []})
+    assert stored(store) == written
+    assert store.split("train").tolist() == [0, 1, 2]
+
+
 def test_two_writers_refuse_each_other(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store"), pytest.raises(RunError, match="another process is preparing"):
         StoreWriter(tmp_path / "store")
