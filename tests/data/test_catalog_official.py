@@ -1,8 +1,5 @@
 """Catalogs by official lists: UCF101, HMDB51, Kinetics, on look-alikes and on the real ones."""
 
-import os
-from pathlib import Path
-
 import pytest
 from catalog_files import counts, ids, labels, make_ucf, touch, write
 
@@ -188,14 +185,6 @@ def test_kinetics_lists_of_several_versions_need_a_choice(tmp_path):
 
 
 # --- the official lists and a real data set in UCF101's form
-
-
-@pytest.fixture
-def extra_data() -> Path:
-    folder = os.environ.get("SLICFAST_EXTRA_DATA")
-    if not folder:
-        pytest.skip("SLICFAST_EXTRA_DATA is not set")
-    return Path(folder)
 
 
 def test_official_ucf101_counts(tmp_path, extra_data):
