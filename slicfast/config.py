@@ -127,6 +127,7 @@ class OptimConfig(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_epochs: NonNegativeInt = 0
     clip_grad_norm: Positive | None = None
+    fused: bool = True  # one kernel for all parameters, where the optimizer has one
 
 
 class ClusterConfig(Section):

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, train
+from slicfast.cli import bench, data, evaluate, machine, profile, train
 from slicfast.cli.output import examples, set_up_logging
 
-ORDER = ("synth", "prepare", "train", "eval", "bench", "doctor", "version")
+ORDER = ("synth", "prepare", "train", "eval", "bench", "profile", "doctor", "version")
 
 
 class _InOrder(TyperGroup):
@@ -56,4 +56,5 @@ data.register(app)
 train.register(app)
 evaluate.register(app)
 bench.register(app)
+profile.register(app)
 machine.register(app)

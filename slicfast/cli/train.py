@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,19 @@ def train(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Take one step, write nothing.")] = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Save and stop after so many steps in all.", show_default=False),
+    ] = None,
+    profile_steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Let a profiler look into these steps: Nsight on a GPU (cudaProfilerStart and -Stop),"
+            " torch's profiler on a CPU, which writes a trace into the run folder.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train an encoder on a clip store.
 
@@ -51,11 +65,17 @@ def train(
     settings = Config.load(config, overrides or ())
     folder = run if run is not None else Path("runs") / config.stem
 
-    from slicfast.training.loop import (
-        train as start,
-    )  # torch only once the configuration is known to be right
+    # torch only once the configuration is known to be right
+    from slicfast.device import resolve_device
+    from slicfast.profiling import Window
+    from slicfast.training.loop import train as start
 
-    result = start(settings, folder, resume=resume, dry_run=dry_run)
+    window = None
+    if profile_steps is not None:
+        window = Window.parse(profile_steps)
+        if resolve_device(settings.train.device).type == "cpu":
+            window = replace(window, trace=folder / f"trace-{window.first}-{window.last}.json.gz")
+    result = start(settings, folder, resume=resume, dry_run=dry_run, max_steps=max_steps, window=window)
     if os.environ.get("RANK", "0") != "0":
         return
     if result.stopped_by is not None:

@@ -30,6 +30,7 @@ from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests, View
 from slicfast.data.store import ClipStore
 from slicfast.device import num_cores
+from slicfast.profiling import span
 
 NUM_UNDER_WAY = 2  # batches inside DALI: one being computed, one to go on with
 
@@ -185,14 +186,16 @@ class ClipIterator(Iterator[ClipBatch]):
         if self.closed:
             raise StopIteration
         started = time.perf_counter()
-        item = self._ready.get()
+        with span("wait"):
+            item = self._ready.get()
         self._loader.wait_seconds += time.perf_counter() - started
         self._slots.release()
         if item is None or isinstance(item, BaseException):
             self.close()
             raise StopIteration if item is None else item
         try:
-            return self._loader._hand_over(item)
+            with span("hand-over"):
+                return self._loader._hand_over(item)
         except BaseException:
             self.close()
             raise

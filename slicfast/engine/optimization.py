@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,19 +17,24 @@ from slicfast.errors import ConfigError, one_of
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """An optimizer by timm's name; biases and norms are not decayed.
 
+    With `config.fused` one kernel updates all parameters, where the optimizer has such a kernel.
+
     Raises ConfigError for a name timm does not know.
     """
     ensure_torchvision_imports()
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 
     if config.name not in (known := list_optimizers()):
         raise ConfigError(one_of("optim.name", config.name, map(str, known)))
+    can_fuse = "fused" in inspect.signature(get_optimizer_class(config.name, bind_defaults=False)).parameters
+    options: dict[str, Any] = {"fused": True} if config.fused and can_fuse else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=config.name,
         lr=config.lr,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
+        **options,
     )
     return optimizer
 

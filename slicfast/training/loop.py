@@ -10,7 +10,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from slicfast.distributed import any_rank, barrier, broadcast, process_group, re
 from slicfast.engine.checkpoint import Checkpoint, load_checkpoint
 from slicfast.engine.optimization import learning_rate, set_learning_rate
 from slicfast.errors import RunError
+from slicfast.profiling import Capture, Window, mark_ranges, span
 from slicfast.progress import track
 from slicfast.records import MetricsWriter, RunFolder, write_atomically
 from slicfast.training.meter import Meter
@@ -51,7 +52,13 @@ class TrainResult:
 
 
 def train(
-    config: Config, run_dir: str | Path, *, resume: str | None = None, dry_run: bool = False
+    config: Config,
+    run_dir: str | Path,
+    *,
+    resume: str | None = None,
+    dry_run: bool = False,
+    max_steps: int | None = None,
+    window: Window | None = None,
 ) -> TrainResult:
     """Train an encoder, alone or as one rank under torchrun.
 
@@ -59,6 +66,8 @@ def train(
         run_dir: the run folder to make.
         resume: ``auto`` goes on with the run in ``run_dir`` where there is one; a path names the checkpoint.
         dry_run: take one step, write nothing.
+        max_steps: stop, and save, once the run has taken so many steps in all.
+        window: steps for a profiler to look into.
 
     Raises:
         SlicfastError: one line for whatever the configuration, the data or the machine lacks.
@@ -68,6 +77,7 @@ def train(
     device = resolve_device(config.train.device)
     if config.train.num_torch_threads:
         torch.set_num_threads(config.train.num_torch_threads)
+    mark_ranges(device)
     with process_group(ranks, device):
         checkpoint = None if dry_run else _checkpoint_to_resume(run, resume)
         session = open_session(config, run, ranks, device, checkpoint)
@@ -77,24 +87,28 @@ def train(
             run.create(config.to_yaml())
             session.metrics = MetricsWriter(run.metrics, session.state.metrics_bytes)
         # Only now: until there is something to save, a signal ends the process at once.
+        capture = None if window is None else Capture(window, device)
         with run.logging_to_file(ranks.is_main), watch_signals() as signals:
             try:
-                return _run(session, signals)
+                return _run(session, signals, max_steps, capture)
             finally:
+                if capture is not None:
+                    capture.close()
                 if session.metrics is not None:
                     session.metrics.close()
 
 
-def _run(session: Session, signals: Signals) -> TrainResult:
+def _run(session: Session, signals: Signals, max_steps: int | None, capture: Capture | None) -> TrainResult:
     config, run, state = session.config, session.run, session.state
     total = config.train.epochs * session.sampler.steps_per_epoch
+    total = total if max_steps is None else min(total, max_steps)
     _announce(session)
     meter = Meter(session)
     with track("Training", total, unit="steps", done=state.global_step) as bar:
         while state.epoch < config.train.epochs:
             if state.step == 0 and is_due(session, state.epoch):
                 session.write_metrics("cluster", recluster(session, state.epoch))
-            with closing(_epoch(session, meter)) as steps:
+            with closing(_epoch(session, meter, capture)) as steps:
                 for _ in steps:
                     if state.global_step % config.train.log_interval == 0:
                         values = meter.summary()
@@ -107,6 +121,9 @@ def _run(session: Session, signals: Signals) -> TrainResult:
                     if _stop_asked(session, signals):
                         session.save(run.last)
                         return TrainResult(run.path, state.global_step, signals.stop or signal.SIGTERM)
+                    if state.global_step == max_steps:
+                        session.save(run.last)
+                        return TrainResult(run.path, state.global_step, best=state.best)
             state.epoch, state.step = state.epoch + 1, 0
             _end_epoch(session)
     session.save(run.last)
@@ -129,7 +146,7 @@ def _announce(session: Session) -> None:
     )
 
 
-def _epoch(session: Session, meter: Meter) -> Generator[None]:
+def _epoch(session: Session, meter: Meter, capture: Capture | None = None) -> Generator[None]:
     """Train the rest of an epoch, pausing after each optimizer step."""
     config, state, sampler = session.config, session.state, session.sampler
     accumulation = config.train.accumulation_steps
@@ -151,6 +168,8 @@ def _epoch(session: Session, meter: Meter) -> Generator[None]:
     meter.start()
     try:
         for step in range(first_step, sampler.steps_per_epoch):
+            if capture is not None:
+                capture.at(state.global_step)
             rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
             set_learning_rate(session.optimizer, rate)
             session.optimizer.zero_grad(set_to_none=True)
@@ -160,9 +179,10 @@ def _epoch(session: Session, meter: Meter) -> Generator[None]:
                 _seed_negatives(generator, session, step, micro)
                 loss = _forward_backward(session, batch, generator, last=micro == accumulation - 1)
                 meter.add(loss, batch)
-            if config.optim.clip_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
-            session.optimizer.step()
+            with span("optimizer"):
+                if config.optim.clip_grad_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
+                session.optimizer.step()
             state.step, state.global_step = step + 1, state.global_step + 1
             if state.global_step % config.train.nan_check_interval == 0:
                 _require_finite(session, meter, kept)
@@ -180,14 +200,13 @@ def _forward_backward(
     labels_N = torch.from_numpy(session.label_of_row[batch.requests["video"]])
     labels_N = labels_N.to(session.device, non_blocking=True)
     enabled = session.autocast is not None
-    with torch.autocast(session.device.type, dtype=session.autocast, enabled=enabled):
+    with span("forward"), torch.autocast(session.device.type, dtype=session.autocast, enabled=enabled):
         embeddings_ND = session.model(clips_NCTHW)
-    loss = slic_loss(embeddings_ND, labels_N, len(session.sampler.roles), config.loss, generator)
-    scaled = loss.total / config.train.accumulation_steps
-    if session.ranks.size > 1 and not last:
-        with session.model.no_sync():  # type: ignore[operator]
-            scaled.backward()  # type: ignore[no-untyped-call]
-    else:
+    with span("loss"):
+        loss = slic_loss(embeddings_ND, labels_N, len(session.sampler.roles), config.loss, generator)
+        scaled = loss.total / config.train.accumulation_steps
+    share_gradients = last or session.ranks.size == 1
+    with span("backward"), nullcontext() if share_gradients else session.model.no_sync():  # type: ignore[operator]
         scaled.backward()  # type: ignore[no-untyped-call]
     return loss.logged
 

@@ -19,6 +19,7 @@ from slicfast.clustering.quality import quality
 from slicfast.distributed import average_buffers, broadcast
 from slicfast.engine.embedding import embed_videos, encoder_extractor
 from slicfast.errors import RunError, SlicfastError
+from slicfast.profiling import span
 from slicfast.progress import track
 from slicfast.training.session import Session
 
@@ -43,14 +44,16 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
     """
     config = session.config.cluster
     started = time.perf_counter()
-    bank_ND = _embed(session)
+    with span("embed"):
+        bank_ND = _embed(session)
     embedded = time.perf_counter()
     labels_N: npt.NDArray[np.int64] | None = None
     logged: dict[str, Any] = {}
     problem: SlicfastError | None = None
     if session.ranks.is_main:
         try:
-            labels_N, logged = _cluster(session, bank_ND)
+            with span("cluster"):
+                labels_N, logged = _cluster(session, bank_ND)
         except SlicfastError as error:  # the other ranks wait for an answer
             problem = error
     problem, labels_N = broadcast((problem, labels_N))

@@ -48,3 +48,26 @@ def test_biases_and_norms_are_not_decayed():
 def test_unknown_optimizer_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'adamw'"):
         build_optimizer(torch.nn.Linear(2, 2), OptimConfig(name="adamww"))
+
+
+@pytest.mark.parametrize("name", ["momentum", "sgd", "adamw"])
+def test_one_kernel_for_all_parameters_takes_the_same_steps(name):
+    weights, seed = [], torch.seed()
+    for fused in (True, False):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3))
+        optimizer = build_optimizer(model, OptimConfig(name=name, lr=0.05, weight_decay=0.01, fused=fused))
+        assert optimizer.defaults["fused"] is (True if fused else None)
+        for step in range(5):
+            inputs = torch.randn(4, 7, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    for mine, theirs in zip(*weights, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimizer_without_such_a_kernel_is_built_all_the_same():
+    optimizer = build_optimizer(torch.nn.Linear(3, 3), OptimConfig(name="lamb", fused=True))
+    assert "fused" not in optimizer.defaults
