@@ -29,6 +29,7 @@ from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests, View
 from slicfast.data.store import ClipStore
+from slicfast.data.views import Geometry
 from slicfast.device import num_cores
 from slicfast.profiling import span
 
@@ -59,6 +60,7 @@ class ClipLoader:
         augment: None: evaluation, a centre crop without randomness.
         motion: how requests with the view DIFFERENCE are shown; None: as MotionConfig has it.
         resize: rows and columns before the evaluation crop; None: 128 x 171 scaled with the crop.
+        geometry: what is shown of an evaluation clip instead of that centre crop (`slicfast.data.views`).
         candidates: rows of videos that may stand in for damaged ones; None: all of the store.
         device: "cpu", "cuda" or "cuda:1".
         num_threads: of DALI; 0: a core each.
@@ -80,6 +82,7 @@ class ClipLoader:
         augment: AugmentConfig | None,
         motion: MotionConfig | None = None,
         resize: tuple[int, int] | None = None,
+        geometry: Geometry | None = None,
         candidates: npt.ArrayLike | None = None,
         device: str | torch.device = "cpu",
         num_threads: int = 0,
@@ -96,6 +99,7 @@ class ClipLoader:
             config,
             augment=augment,
             resize=resize,
+            geometry=geometry,
             candidates=candidates,
             device=self._device,
             num_threads=num_threads or num_cores(),

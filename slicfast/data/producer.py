@@ -13,6 +13,7 @@ from slicfast.data.pipeline import ClipPipeline, DecodeError
 from slicfast.data.reading import ClipReader, Reading
 from slicfast.data.requests import Requests, View
 from slicfast.data.store import ClipStore
+from slicfast.data.views import Geometry
 from slicfast.errors import RunError
 
 Produced = tuple[Reading, torch.Tensor]  # what was read, (N, T, H, W, 3) float32
@@ -31,6 +32,7 @@ class ClipProducer:
         *,
         augment: AugmentConfig | None,
         resize: tuple[int, int] | None,
+        geometry: Geometry | None = None,
         candidates: npt.ArrayLike | None,
         device: torch.device,
         num_threads: int,
@@ -41,7 +43,8 @@ class ClipProducer:
         self._augment = augment
         self._crop_size = config.crop_size
         self._resize = resize or evaluation_size(config.crop_size)
-        if augment is None:
+        self._geometry = geometry
+        if augment is None and geometry is None:
             centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
         self._reader = ClipReader(store, config.clip_length, candidates)
         self._pipeline = ClipPipeline(
@@ -119,6 +122,8 @@ class ClipProducer:
 
     def _params(self, requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayLike) -> ClipParams:
         is_motion_N = requests_N["view"] == View.DIFFERENCE
+        if self._geometry is not None:
+            return self._geometry(requests_N, width_N, height_N)
         if self._augment is None:
             return centre_crop(len(requests_N), self._resize, self._crop_size, is_motion_N)
         return draw(requests_N["seed"], width_N, height_N, self._augment, is_motion_N)

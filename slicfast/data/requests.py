@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A structured array of REQUEST; frame k of a clip is store frame min(start + k * stride, num_frames - 1).
+# A structured array of REQUEST; frame k of a clip is store frame start + k * stride, or, where the video has
+# no such frame, the nearest one.
 Requests = npt.NDArray[Any]
 
 REQUEST = np.dtype(
     [
         ("video", np.int32),  # row in the clip store
-        ("start", np.int32),  # first frame
+        ("start", np.int32),  # first frame; below 0: frame 0 is repeated in front
         ("stride", np.int16),  # frames between two frames of the clip
         ("view", np.uint8),  # View
         ("role", np.uint8),  # Role
@@ -63,9 +64,9 @@ def make_requests(
 def frame_indices(
     requests_N: Requests, clip_length: int, num_frames_N: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """(N, clip_length) store frames of each clip; past the end the last frame is repeated."""
+    """(N, clip_length) store frames of each clip; beyond its ends a video stands still."""
     start_N1 = requests_N["start"].astype(np.int64)[:, None]
     stride_N1 = requests_N["stride"].astype(np.int64)[:, None]
     last_N1 = np.asarray(num_frames_N, dtype=np.int64).reshape(-1, 1) - 1
-    frames: npt.NDArray[np.int64] = np.minimum(start_N1 + np.arange(clip_length) * stride_N1, last_N1)
+    frames: npt.NDArray[np.int64] = np.clip(start_N1 + np.arange(clip_length) * stride_N1, 0, last_N1)
     return frames

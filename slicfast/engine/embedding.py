@@ -10,8 +10,10 @@ import torch
 
 from slicfast.config import Config
 from slicfast.data.loader import ClipLoader
+from slicfast.data.requests import Requests
 from slicfast.data.sampling import evenly_spaced
 from slicfast.data.store import ClipStore
+from slicfast.data.views import Geometry
 from slicfast.distributed import Ranks, sum_over_ranks
 from slicfast.engine.encoder import VideoEncoder
 
@@ -19,13 +21,16 @@ from slicfast.engine.encoder import VideoEncoder
 Extractor = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
 
-def evaluation_loader(store: ClipStore, config: Config, device: torch.device) -> ClipLoader:
-    """A loader of centre crops without randomness."""
+def evaluation_loader(
+    store: ClipStore, config: Config, device: torch.device, geometry: Geometry | None = None
+) -> ClipLoader:
+    """A loader without randomness, of centre crops or of what ``geometry`` shows."""
     return ClipLoader(
         store,
         config.data,
         augment=None,
         resize=config.eval.resize,
+        geometry=geometry,
         candidates=None,
         device=str(device),
         num_threads=config.data.num_threads,
@@ -58,16 +63,39 @@ def embed_videos(
     Returns:
         name -> (V, D) float32 on ``device``, in the order of ``rows``.
     """
-    mine_M = np.arange(ranks.rank, len(rows), ranks.size)
     data = config.data
     requests = evenly_spaced(
-        rows[mine_M],
-        store.num_frames[rows[mine_M]],
-        num_clips,
-        clip_span=data.clip_span,
-        stride=data.clip_stride,
+        rows, store.num_frames[rows], num_clips, clip_span=data.clip_span, stride=data.clip_stride
     )
-    place = np.repeat(mine_M, num_clips)  # of each clip's video among the rows
+    place = np.repeat(np.arange(len(rows)), num_clips)  # of each clip's video among the rows
+    return average_by_video(
+        extractor, loader, requests, place, config, device, ranks=ranks, progress=progress
+    )
+
+
+def average_by_video(
+    extractor: Extractor,
+    loader: ClipLoader,
+    requests: Requests,
+    place: npt.NDArray[np.integer],
+    config: Config,
+    device: torch.device,
+    *,
+    ranks: Ranks = Ranks(),
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, torch.Tensor]:
+    """The same for any list of clips; each rank computes those of its share of the videos.
+
+    Args:
+        requests: (M,) clips.
+        place: (M,) each clip's video, numbered 0 to V - 1; every video has a clip.
+
+    Returns:
+        name -> (V, D) float32 on ``device``.
+    """
+    counts_V = np.bincount(place)
+    mine = place % ranks.size == ranks.rank
+    requests, place = requests[mine], place[mine]
     size = config.eval.batch_size
     banks: dict[str, torch.Tensor] = {}
     done = 0
@@ -77,14 +105,15 @@ def embed_videos(
             place_B = torch.from_numpy(place[done : done + num]).to(device, non_blocking=True)
             for name, features in extractor(batch.clips.to(device, non_blocking=True)).items():
                 if name not in banks:
-                    banks[name] = torch.zeros(len(rows), features.shape[1], device=device)
+                    banks[name] = torch.zeros(len(counts_V), features.shape[1], device=device)
                 banks[name].index_add_(0, place_B, features.float())
             done += num
             if progress is not None:
                 progress(done)
     if ranks.size > 1:
-        banks = _share(banks, extractor, len(rows), config, device)
-    return {name: bank.div_(num_clips) for name, bank in banks.items()}
+        banks = _share(banks, extractor, len(counts_V), config, device)
+    counts_V1 = torch.from_numpy(counts_V).to(device)[:, None]
+    return {name: bank.div_(counts_V1) for name, bank in banks.items()}
 
 
 def _share(

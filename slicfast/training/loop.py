@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ import torch
 from slicfast.config import Config
 from slicfast.data.loader import ClipBatch
 from slicfast.data.requests import Requests
-from slicfast.data.sampling import take_part
 from slicfast.device import resolve_device
 from slicfast.distributed import any_rank, barrier, broadcast, process_group, read_environment
 from slicfast.engine.checkpoint import Checkpoint, load_checkpoint
@@ -29,11 +28,11 @@ from slicfast.errors import RunError
 from slicfast.profiling import Capture, Window, mark_ranges, span
 from slicfast.progress import track
 from slicfast.records import MetricsWriter, RunFolder, write_atomically
+from slicfast.training.ahead import BatchStream
 from slicfast.training.meter import Meter
 from slicfast.training.rounds import is_due, recluster
-from slicfast.training.session import Session, open_session
+from slicfast.training.session import Opener, Session, open_session
 from slicfast.training.signals import Signals, watch_signals
-from slicfast.training.terms import slic_loss
 from slicfast.training.validation import validate
 
 logger = logging.getLogger("slicfast")
@@ -59,6 +58,7 @@ def train(
     dry_run: bool = False,
     max_steps: int | None = None,
     window: Window | None = None,
+    open_run: Opener = open_session,
 ) -> TrainResult:
     """Train an encoder, alone or as one rank under torchrun.
 
@@ -68,6 +68,7 @@ def train(
         dry_run: take one step, write nothing.
         max_steps: stop, and save, once the run has taken so many steps in all.
         window: steps for a profiler to look into.
+        open_run: makes the run ready; fine-tuning has another than SLIC's training.
 
     Raises:
         SlicfastError: one line for whatever the configuration, the data or the machine lacks.
@@ -80,7 +81,7 @@ def train(
     mark_ranges(device)
     with process_group(ranks, device):
         checkpoint = None if dry_run else _checkpoint_to_resume(run, resume)
-        session = open_session(config, run, ranks, device, checkpoint)
+        session = open_run(config, run, ranks, device, checkpoint)
         if dry_run:
             return _take_one_step(session)
         if ranks.is_main:
@@ -104,11 +105,14 @@ def _run(session: Session, signals: Signals, max_steps: int | None, capture: Cap
     total = total if max_steps is None else min(total, max_steps)
     _announce(session)
     meter = Meter(session)
-    with track("Training", total, unit="steps", done=state.global_step) as bar:
+    with (
+        closing(BatchStream(session)) as stream,
+        track("Training", total, unit="steps", done=state.global_step) as bar,
+    ):
         while state.epoch < config.train.epochs:
             if state.step == 0 and is_due(session, state.epoch):
                 session.write_metrics("cluster", recluster(session, state.epoch))
-            with closing(_epoch(session, meter, capture)) as steps:
+            with closing(_epoch(session, meter, stream, capture)) as steps:
                 for _ in steps:
                     if state.global_step % config.train.log_interval == 0:
                         values = meter.summary()
@@ -146,49 +150,37 @@ def _announce(session: Session) -> None:
     )
 
 
-def _epoch(session: Session, meter: Meter, capture: Capture | None = None) -> Generator[None]:
+def _epoch(
+    session: Session, meter: Meter, stream: BatchStream, capture: Capture | None = None
+) -> Generator[None]:
     """Train the rest of an epoch, pausing after each optimizer step."""
     config, state, sampler = session.config, session.state, session.sampler
     accumulation = config.train.accumulation_steps
-    num_parts = session.ranks.size * accumulation
     kept: deque[Requests] = deque(maxlen=config.train.keep_requests)
-
-    epoch, first_step = state.epoch, state.step  # the loader's thread runs ahead of the state
-
-    def parts() -> Iterator[Requests]:
-        for step in range(first_step, sampler.steps_per_epoch):
-            batch = sampler.batch(epoch, step)
-            for micro in range(accumulation):
-                part = session.ranks.rank * accumulation + micro
-                yield take_part(batch, len(sampler.roles), part, num_parts)
-
     session.model.train()
     generator = torch.Generator(session.device)
-    batches = session.loader.load(parts())
+    batches = stream.here()
     meter.start()
-    try:
-        for step in range(first_step, sampler.steps_per_epoch):
-            if capture is not None:
-                capture.at(state.global_step)
-            rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
-            set_learning_rate(session.optimizer, rate)
-            session.optimizer.zero_grad(set_to_none=True)
-            for micro in range(accumulation):
-                batch = next(batches)
-                kept.append(batch.requests)
-                _seed_negatives(generator, session, step, micro)
-                loss = _forward_backward(session, batch, generator, last=micro == accumulation - 1)
-                meter.add(loss, batch)
-            with span("optimizer"):
-                if config.optim.clip_grad_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
-                session.optimizer.step()
-            state.step, state.global_step = step + 1, state.global_step + 1
-            if state.global_step % config.train.nan_check_interval == 0:
-                _require_finite(session, meter, kept)
-            yield
-    finally:
-        batches.close()
+    for step in range(state.step, sampler.steps_per_epoch):
+        if capture is not None:
+            capture.at(state.global_step)
+        rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
+        set_learning_rate(session.optimizer, rate)
+        session.optimizer.zero_grad(set_to_none=True)
+        for micro in range(accumulation):
+            batch = next(batches)
+            kept.append(batch.requests)
+            _seed_negatives(generator, session, step, micro)
+            loss = _forward_backward(session, batch, generator, last=micro == accumulation - 1)
+            meter.add(loss, batch)
+        with span("optimizer"):
+            if config.optim.clip_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
+            session.optimizer.step()
+        state.step, state.global_step = step + 1, state.global_step + 1
+        if state.global_step % config.train.nan_check_interval == 0:
+            _require_finite(session, meter, kept)
+        yield
 
 
 def _forward_backward(
@@ -203,7 +195,7 @@ def _forward_backward(
     with span("forward"), torch.autocast(session.device.type, dtype=session.autocast, enabled=enabled):
         embeddings_ND = session.model(clips_NCTHW)
     with span("loss"):
-        loss = slic_loss(embeddings_ND, labels_N, len(session.sampler.roles), config.loss, generator)
+        loss = session.objective(embeddings_ND, labels_N, generator=generator)
         scaled = loss.total / config.train.accumulation_steps
     share_gradients = last or session.ranks.size == 1
     with span("backward"), nullcontext() if share_gradients else session.model.no_sync():  # type: ignore[operator]
@@ -275,7 +267,7 @@ def _checkpoint_to_resume(run: RunFolder, resume: str | None) -> Checkpoint | No
 def _take_one_step(session: Session) -> TrainResult:
     """The whole way of one batch, then stop; nothing is written."""
     meter = Meter(session)
-    with closing(_epoch(session, meter)) as steps:
+    with closing(BatchStream(session)) as stream, closing(_epoch(session, meter, stream)) as steps:
         next(steps)
     if not meter.is_finite():
         raise RunError("the loss of the first step is not finite; lower optim.lr")

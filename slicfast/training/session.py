@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.optimization import build_optimizer
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
+from slicfast.training.terms import StepLoss, slic_loss
 
 logger = logging.getLogger("slicfast")
 
@@ -50,6 +53,10 @@ FREE_KEYS = frozenset(
 )
 
 
+# (outputs of the network, labels of the clips' videos, generator=...) -> loss of a part of a step
+Objective = Callable[..., StepLoss]
+
+
 @dataclass
 class Session:
     """Everything a run works with. ``state`` is what its next checkpoint will hold."""
@@ -69,6 +76,7 @@ class Session:
     encoder: VideoEncoder
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    objective: Objective
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
     metrics: MetricsWriter | None = None
@@ -159,11 +167,16 @@ def open_session(
         encoder=encoder,
         model=model,
         optimizer=optimizer,
+        objective=partial(slic_loss, num_roles=len(sampler.roles), config=config.loss),
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
     )
     session.start_from(state.assignment)
     return session
+
+
+# (configuration, run folder, ranks, device, checkpoint to go on from) -> session
+Opener = Callable[[Config, RunFolder, Ranks, torch.device, Checkpoint | None], Session]
 
 
 def training_rows(store: ClipStore, config: Config) -> npt.NDArray[np.integer]:

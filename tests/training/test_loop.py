@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -154,6 +155,7 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
     from slicfast.data.sampling import take_part
     from slicfast.distributed import Ranks
     from slicfast.records import RunFolder
+    from slicfast.training.ahead import BatchStream
     from slicfast.training.loop import _epoch, _forward_backward, _seed_negatives
     from slicfast.training.meter import Meter
     from slicfast.training.session import open_session
@@ -172,9 +174,8 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
         for mean, parameter in zip(total, session.encoder.parameters(), strict=True):
             mean += parameter.grad
     session.encoder.load_state_dict(start)
-    steps = _epoch(session, Meter(session))
-    next(steps)
-    steps.close()
+    with closing(BatchStream(session)) as stream:
+        next(_epoch(session, Meter(session), stream))
     for (name, parameter), gradient in zip(session.encoder.named_parameters(), total, strict=True):
         torch.testing.assert_close(parameter.detach(), start[name] - config.optim.lr * gradient)
 
