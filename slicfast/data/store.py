@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import mmap
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.data import ivf
 from slicfast.data.store_format import (
     SHARDS,
     AnyArray,
@@ -22,7 +24,7 @@ from slicfast.data.store_format import (
 )
 from slicfast.errors import ConfigError, DataError, one_of
 
-__all__ = ["ClipStore", "DamagedClip", "StoreSettings"]
+__all__ = ["ClipStore", "Cut", "DamagedClip", "StoreSettings"]
 
 
 class DamagedClip(DataError):
@@ -43,6 +45,19 @@ class DamagedClip(DataError):
 
     def __reduce__(self) -> tuple[type[DamagedClip], tuple[str, int, str]]:
         return DamagedClip, (self.video_id, self.frame, self.reason)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What of a VP9 video decodes to some of its pictures.
+
+    Attributes:
+        data: an IVF file that begins with a key frame.
+        frames: (T,) int32, which of the file's pictures are the ones asked for, in the order asked.
+    """
+
+    data: Uint8Array
+    frames: Int32Array
 
 
 class ClipStore:
@@ -180,23 +195,39 @@ class ClipStore:
         Raises:
             DamagedClip: a picture's checksum is wrong, or it lies beyond the end of its shard.
             IndexError: a row or picture that the store never had.
+            ValueError: the store holds VP9, whose pictures do not stand alone; see `cut`.
         """
-        video = int(video)
-        first = int(self._first_frame[video])
-        num_frames = int(self.num_frames[video])
+        if self.settings.codec != "jpeg":
+            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'cut'")
+        frames = self._frames(int(video))
+        return [frames[index] for index in np.asarray(indices, dtype=np.int64).tolist()]
+
+    def cut(self, video: int, indices: npt.ArrayLike) -> Cut:
+        """The packets of a VP9 video that some of its pictures need: from the key frame before each, no more.
+
+        Raises: as `frames`; ValueError for a JPEG store.
+        """
+        if self.settings.codec != "vp9":
+            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'frames'")
+        video, interval = int(video), self.settings.key_interval
+        indices_T = np.asarray(indices, dtype=np.int64)
+        frames = self._frames(video)
+        last: dict[int, int] = {}  # of each run of pictures between key frames, the last that is needed
+        for index in indices_T.tolist():
+            last[index // interval] = max(index, last.get(index // interval, 0))
+        needed = [n for run, end in sorted(last.items()) for n in range(run * interval, end + 1)]
+        pieces = [frames[n][ivf.HEADER_BYTES if n == 0 else 0 :] for n in needed]
+        header = ivf.file_header(
+            int(self.width[video]), int(self.height[video]), len(needed), float(self.fps[video])
+        )
+        data = np.concatenate([np.frombuffer(header, dtype=np.uint8), *pieces])
+        return Cut(data, np.searchsorted(needed, indices_T).astype(np.int32))
+
+    def _frames(self, video: int) -> _Frames:
+        first, num_frames = int(self._first_frame[video]), int(self.num_frames[video])
         ends = self._frame_ends[first : first + num_frames]
         crcs = self._frame_crcs[first : first + num_frames]
-        data = self._member(video, int(ends[-1]))
-        frames = []
-        for index in np.asarray(indices, dtype=np.int64).tolist():
-            if not 0 <= index < num_frames:
-                raise IndexError(f"frame {index} of '{self.id(video)}', which has {num_frames}")
-            start = int(ends[index - 1]) if index else 0
-            frame = data[start : int(ends[index])]
-            if zlib.crc32(frame.data) != int(crcs[index]):
-                raise DamagedClip(self.id(video), index, "the stored bytes do not match their checksum")
-            frames.append(frame)
-        return frames
+        return _Frames(self, video, ends, crcs, self._member(video, int(ends[-1])))
 
     def _member(self, video: int, size: int) -> Uint8Array:
         """All stored bytes of a video, or fewer where the shard ends early."""
@@ -214,3 +245,24 @@ class ClipStore:
         if start + size > len(shard):
             raise DamagedClip(self.id(video), -1, f"{self._shard_names[number]} ends before its pictures do")
         return shard[start : start + size]
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """One video's stored pictures; each is checked when it is taken."""
+
+    store: ClipStore
+    video: int
+    ends: Uint32Array
+    crcs: Uint32Array
+    data: Uint8Array
+
+    def __getitem__(self, index: int) -> Uint8Array:
+        if not 0 <= index < len(self.ends):
+            raise IndexError(f"frame {index} of '{self.store.id(self.video)}', which has {len(self.ends)}")
+        start = int(self.ends[index - 1]) if index else 0
+        frame = self.data[start : int(self.ends[index])]
+        if zlib.crc32(frame.data) != int(self.crcs[index]):
+            reason = "the stored bytes do not match their checksum"
+            raise DamagedClip(self.store.id(self.video), index, reason)
+        return frame

@@ -1,10 +1,13 @@
 """What reader and writer of a clip store agree on: names, settings, one video's record, strings, tar members.
 
 store.json              format, version, settings, name of the current index folder (null: not finished)
-shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end), then NNNNNNNN.json
+shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end) or NNNNNNNN.ivf (VP9),
+                        then NNNNNNNN.json
 shards/shard-00000.npz  the same records as arrays; written when the shard is closed
 index-000001/*.npy      the records of all shards in order of id, memory-mapped by the reader
 left_out.tsv            videos that could not be stored, with the reason
+
+docs/store.md has the whole of it on a page.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.errors import ConfigError, DataError
+from slicfast.errors import ConfigError, DataError, one_of
 
 FORMAT = "slicfast-store"
-VERSION = 1
+VERSION = 2
+PLAIN_VERSION = 1  # of a store with nothing in it that the first readers do not know
 HEADER = "store.json"
 SHARDS = "shards"
 TMP = "tmp"
@@ -38,27 +42,71 @@ Int32Array = npt.NDArray[np.int32]
 AnyArray = npt.NDArray[Any]
 
 
+SUFFIXES = {"jpeg": "mjpg", "vp9": "ivf"}  # codecs, and what the names of their members end in
+_OF_CODEC = {"jpeg": ("quality",), "vp9": ("crf", "key_interval")}  # settings that only one codec has
+
+
 @dataclass(frozen=True)
 class StoreSettings:
     """How videos are stored; one store holds one setting.
 
     Attributes:
         short_side: pixels; smaller videos keep their size.
-        quality: JPEG quality, 1-100.
+        quality: of JPEG, 1-100.
         fps: pictures a second, None to keep each video's own pictures.
+        codec: "jpeg": every picture on its own, the cheapest to read; "vp9": several times smaller.
+        crf: of VP9, 0-63, smaller is better.
+        key_interval: of VP9: pictures 0, key_interval, 2 key_interval ... decode without the ones before.
     """
 
     short_side: int = 128
     quality: int = 90
     fps: float | None = None
+    codec: str = "jpeg"
+    crf: int = 24
+    key_interval: int = 8
 
     def __post_init__(self) -> None:
+        if self.codec not in SUFFIXES:
+            raise ConfigError(one_of("codec", self.codec, tuple(SUFFIXES)))
         if self.short_side < 8:
             raise ConfigError(f"short_side must be at least 8 pixels; got {self.short_side}")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality must be between 1 and 100; got {self.quality}")
+        if not 0 <= self.crf <= 63:
+            raise ConfigError(f"crf must be between 0 and 63; got {self.crf}")
+        if not 1 <= self.key_interval <= 1000:
+            raise ConfigError(f"key_interval must be between 1 and 1000 pictures; got {self.key_interval}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be above 0 and at most 1000; got {self.fps}")
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> StoreSettings:
+        """Settings from those that were given. Raises ConfigError for one that the codec does not have."""
+        settings = cls(**given)
+        for name in settings._foreign().intersection(given):
+            raise ConfigError(f"{name} is no setting of codec {settings.codec}; leave it out")
+        return settings
+
+    def _foreign(self) -> set[str]:
+        return {name for codec, names in _OF_CODEC.items() if codec != self.codec for name in names}
+
+    @property
+    def suffix(self) -> str:
+        """What the name of a video's member ends in."""
+        return SUFFIXES[self.codec]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that matter for this codec; JPEG is not named, as the first readers do not know it."""
+        others = self._foreign() | ({"codec"} if self.codec == "jpeg" else set())
+        return {name: value for name, value in asdict(self).items() if name not in others}
+
+    def __str__(self) -> str:
+        fps = "the videos' own fps" if self.fps is None else f"{self.fps:g} fps"
+        how = f"quality {self.quality}"
+        if self.codec == "vp9":
+            how = f"VP9 of crf {self.crf}, a key frame every {self.key_interval}"
+        return f"short side {self.short_side}, {how}, {fps}"
 
 
 @dataclass(frozen=True)
@@ -77,8 +125,9 @@ class VideoRecord:
     """One stored video apart from its pictures: what the json member beside them holds.
 
     Attributes:
-        sizes: bytes of each JPEG, in order.
-        crcs: CRC-32 of each JPEG.
+        sizes: bytes of each picture as stored, in order: a JPEG, or a VP9 packet with its IVF frame header,
+            the first one with the file header too.
+        crcs: CRC-32 of each.
         damage: what was wrong with the source although pictures came out of it; empty when sound.
     """
 
@@ -169,8 +218,8 @@ class StoreHeader:
     def write(self, store: Path) -> None:
         values = {
             "format": FORMAT,
-            "version": VERSION,
-            "settings": asdict(self.settings),
+            "version": PLAIN_VERSION if self.settings.codec == "jpeg" else VERSION,
+            "settings": self.settings.to_dict(),
             "index": self.index,
         }
         text = json.dumps(values, indent=2).encode("ascii") + b"\n"
@@ -198,10 +247,10 @@ class StoreHeader:
             known = False
         if not known:
             raise DataError(f"{store / HEADER} does not describe a clip store; prepare into another folder")
-        if version != VERSION:
+        if version not in (PLAIN_VERSION, VERSION):
             raise DataError(
-                f"the clip store at {store} has version {version}, this slicfast reads version {VERSION};"
-                " prepare it again into a new folder"
+                f"the clip store at {store} has version {version}, this slicfast reads versions"
+                f" {PLAIN_VERSION} and {VERSION}; prepare it again into a new folder"
             )
         try:
             return cls(StoreSettings(**values["settings"]), values["index"])

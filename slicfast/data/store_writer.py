@@ -88,8 +88,8 @@ class StoreWriter:
                 self._header = None  # nothing stored yet: it may as well have other settings
             elif self._header.settings != self.settings:
                 raise ConfigError(
-                    f"the clip store at {self.path} was made with {_describe(self._header.settings)},"
-                    f" asked for {_describe(self.settings)}; prepare with the same or into another folder"
+                    f"the clip store at {self.path} was made with {self._header.settings},"
+                    f" asked for {self.settings}; prepare with the same or into another folder"
                 )
         elif self.path.is_dir():
             found = {entry.name for entry in self.path.iterdir()} - {LOCK, TMP, SHARDS, f"{HEADER}.partial"}
@@ -191,7 +191,7 @@ class StoreWriter:
 
         Args:
             record: everything but the pictures; `sizes` must add up to their bytes.
-            pictures: the JPEGs joined end to end, or a file of them.
+            pictures: the JPEGs joined end to end, or an IVF file's bytes; or a file of them.
 
         Raises:
             DataError: more bytes than one video may have (4 GiB).
@@ -218,7 +218,7 @@ class StoreWriter:
         text = record.to_json()
         try:
             os.lseek(self._file, self._end, os.SEEK_SET)
-            _write(self._file, tar_header(f"{stem}.mjpg", size))
+            _write(self._file, tar_header(f"{stem}.{self.settings.suffix}", size))
             if isinstance(pictures, Path):
                 with pictures.open("rb", buffering=0) as source:
                     while block := source.read(COPY_BYTES):
@@ -317,11 +317,6 @@ class StoreWriter:
                 " the same command again"
             )
         return MachineError(f"cannot write the clip store at {self.path}: {error.strerror or error}")
-
-
-def _describe(settings: StoreSettings) -> str:
-    fps = "the videos' own fps" if settings.fps is None else f"{settings.fps:g} fps"
-    return f"short side {settings.short_side}, quality {settings.quality}, {fps}"
 
 
 def _write(descriptor: int, data: bytes) -> None:

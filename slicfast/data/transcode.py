@@ -1,4 +1,4 @@
-"""One video file into JPEG pictures joined end to end: scaled, turned upright, resampled when asked."""
+"""One video file into stored pictures: scaled, turned upright, resampled when asked, encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from slicfast.data.decode import DEFAULT_FPS, Clock, Decoded, decode, one_line
+from slicfast.data.decode import DEFAULT_FPS, Clock, Decoded, decode
+from slicfast.data.encoding import make_encoder
 from slicfast.data.store_format import StoreSettings, Uint8Array
 from slicfast.errors import DataError
 
@@ -36,7 +37,7 @@ class Pictures:
         fps: pictures a second, as asked or as measured from the presentation times.
         width, height: stored pixels.
         source_width, source_height: pixels of the first picture as displayed.
-        sizes, crcs: bytes and CRC-32 of each JPEG.
+        sizes, crcs: bytes and CRC-32 of each picture as stored; see VideoRecord.
         damage: what was wrong with the file all the same; empty when sound.
     """
 
@@ -60,7 +61,7 @@ def transcode(
     max_pictures: int | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Pictures:
-    """Write a video's pictures to `out` as JPEGs.
+    """Write a video's pictures to `out`, which must be able to seek, in the codec of the settings.
 
     Every picture that FFmpeg presents is kept with settings.fps None; else picture k is the latest one
     presented by second k / fps. Later pictures of another size are scaled to the first one's.
@@ -75,32 +76,41 @@ def transcode(
         OutputError: `out` cannot be written.
     """
     pictures, state = Pictures(), Decoded()
-    scaler = _Scaler(settings)
-    num_bytes = 0
+    scaler, encoder = _Scaler(settings), make_encoder(settings)
+    first, num_bytes = b"", 0
     with closing(decode(path, state, start_s, end_s, beat)) as frames:
         clocked = _Resampled(frames, state, settings.fps)
         for frame, repeats in clocked:
-            jpeg = scaler.encode(frame)
-            crc = zlib.crc32(jpeg)
+            picture_HWC = scaler.scale(frame)
             for _ in range(repeats):
-                num_bytes += len(jpeg)
+                data = encoder.encode(picture_HWC)
+                first = first or data
+                num_bytes += len(data)
                 if num_bytes > MAX_BYTES:
                     raise DataError("more than 4 GiB once stored; list it as several segments")
-                try:
-                    out.write(jpeg)
-                except OSError as error:
-                    raise OutputError(error) from None
-                pictures.sizes.append(len(jpeg))
-                pictures.crcs.append(crc)
+                _write(out, data)
+                pictures.sizes.append(len(data))
+                pictures.crcs.append(zlib.crc32(data))
             if max_pictures is not None and len(pictures.sizes) >= max_pictures:
                 break
     if not pictures.sizes:
         raise DataError(_why_nothing(state, start_s, end_s))
     pictures.fps = clocked.fps
+    if head := encoder.head(clocked.fps):
+        out.seek(0)
+        _write(out, head)
+        pictures.crcs[0] = zlib.crc32(first[len(head) :], zlib.crc32(head))
     pictures.width, pictures.height = scaler.width, scaler.height
     pictures.source_width, pictures.source_height = scaler.source_width, scaler.source_height
     pictures.damage = state.damage()
     return pictures
+
+
+def _write(out: IO[bytes], data: bytes) -> None:
+    try:
+        out.write(data)
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 def _why_nothing(state: Decoded, start_s: float | None, end_s: float | None) -> str:
@@ -161,38 +171,24 @@ class _Resampled:
 
 
 class _Scaler:
-    """Frames to JPEG at the size that the first one decides."""
+    """Frames upright, at the size that the first one decides."""
 
     def __init__(self, settings: StoreSettings) -> None:
-        import cv2
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._settings = settings
         self._reformatter = VideoReformatter()
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-        self._options = [
-            *(cv2.IMWRITE_JPEG_QUALITY, settings.quality),
-            *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
-        ]
         self.width = self.height = 0  # stored, upright
         self.source_width = self.source_height = 0  # of the first frame, upright
 
-    def encode(self, frame: Any) -> bytes:
-        """One JPEG. Raises DataError for a picture that cannot be one."""
-        import cv2
-
+    def scale(self, frame: Any) -> Uint8Array:
+        """(height, width, 3) BGR."""
         turn = _Turn.of(frame)
         if not self.width:
             self._choose_size(frame, turn)
         width, height = (self.height, self.width) if turn.transpose else (self.width, self.height)
-        picture_HWC = turn.apply(self._scale(frame, width, height))
-        try:
-            done, jpeg = cv2.imencode(".jpg", picture_HWC, self._options)
-        except cv2.error as error:
-            raise DataError(f"cannot be written as JPEG: {one_line(str(error))}") from None
-        if not done:
-            raise DataError(f"cannot be written as JPEG at {self.width} x {self.height}")
-        return jpeg.tobytes()
+        return turn.apply(self._resize(frame, width, height))
 
     def _choose_size(self, frame: Any, turn: _Turn) -> None:
         width, height = (frame.height, frame.width) if turn.transpose else (frame.width, frame.height)
@@ -200,7 +196,7 @@ class _Scaler:
         self.width, self.height = max(1, round(width * scale)), max(1, round(height * scale))
         self.source_width, self.source_height = width, height
 
-    def _scale(self, frame: Any, width: int, height: int) -> Uint8Array:
+    def _resize(self, frame: Any, width: int, height: int) -> Uint8Array:
         """(height, width, 3) BGR, every stored pixel the average of those it covers."""
         import cv2
 

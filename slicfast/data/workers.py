@@ -47,7 +47,7 @@ class Result:
 
     Attributes:
         record: of the stored video, None where it is left out.
-        pictures: file with its JPEGs, which the receiver removes.
+        pictures: file with them, which the receiver removes.
         source: the file with its fingerprint.
         reason: one line, why it is left out.
         write_error: errno where the pictures could not be written, 0 otherwise.
@@ -159,7 +159,8 @@ class _Worker:
     def give(self, task: Task) -> None:
         self.task = task
         self._num_tasks += 1
-        self._target = self._pictures.with_name(f"{self._pictures.name}-{self._num_tasks}.mjpg")
+        name = f"{self._pictures.name}-{self._num_tasks}.{task.settings.suffix}"
+        self._target = self._pictures.with_name(name)
         self.last_beat = time.monotonic()
         with contextlib.suppress(OSError):  # a dead one is noticed when it is listened to
             self.pipe.send((task, self._target))

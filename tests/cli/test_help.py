@@ -53,6 +53,8 @@ def test_help_tells_the_true_defaults_of_prepare(slicfast: Callable) -> None:
     shown = " ".join(slicfast("prepare", "--help").out.replace("│", " ").split())
     assert f"{StoreSettings().short_side} unless said" in shown
     assert f"{StoreSettings().quality} unless said" in shown
+    assert f"{StoreSettings().codec} unless said" in shown
+    assert f"{StoreSettings().crf} unless said" in shown
 
 
 def test_help_is_quick_and_loads_no_heavy_library() -> None:
