@@ -1,9 +1,12 @@
-"""The clip store's reader: any picture of any video as bytes in a memory map, no Python object a video."""
+"""The clip store's reader: any picture of any video as checked bytes, no Python object a video.
+
+Nothing is written and nothing locked: a store may lie on a read-only or network file system, and be prepared
+further while it is read.
+"""
 
 from __future__ import annotations
 
-import json
-import mmap
+import itertools
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from slicfast.data import ivf
+from slicfast.data.sealing import unseal
+from slicfast.data.store_files import PlacedArray, PlacedFile, damaged, load_array
 from slicfast.data.store_format import (
     SHARDS,
-    AnyArray,
     Int32Array,
     StoreHeader,
     StoreSettings,
@@ -63,7 +67,8 @@ class Cut:
 class ClipStore:
     """A finished clip store, opened for reading; its N rows are in order of video id.
 
-    Opening maps files and reads none of them; copies in other processes are made from the path (pickle).
+    Opening reads and checks what the index says of each video, about 100 bytes; what it says of each picture
+    stays on the disk until it is asked for. Copies in other processes are made from the path (pickle).
 
     Attributes:
         path: the store's folder.
@@ -91,14 +96,17 @@ class ClipStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self._open()
-        except FileNotFoundError:
-            try:  # a prepare may have swapped the index between two of our reads
+        for attempt in (1, 2):
+            try:
                 self._open()
-            except FileNotFoundError as error:
+                return
+            except OSError as error:
+                if attempt == 1:  # a prepare may have swapped the index between two of our reads
+                    continue
+                what = "lacks" if isinstance(error, FileNotFoundError) else f"cannot read ({error.strerror})"
                 raise DataError(
-                    f"the clip store at {self.path} lacks {error.filename}; run 'slicfast prepare' again"
+                    f"the clip store at {self.path} {what} {error.filename or self._index};"
+                    " run 'slicfast prepare' again"
                 ) from None
 
     def _open(self) -> None:
@@ -109,32 +117,40 @@ class ClipStore:
             )
         self.settings = header.settings
         self._index = self.path / header.index
-        summary = json.loads((self._index / "index.json").read_text(encoding="utf-8"))
-        self.label_names = tuple(summary["label_names"])
-        files: dict[str, str] = summary["splits"]
-        self.splits = tuple(files)
-        # Mapped now: a later prepare replaces the index under a run that has it open.
-        self._split_rows = {name: self._load(file.removesuffix(".npy")) for name, file in files.items()}
-        self._shard_names: list[str] = summary["shards"]
-        self._shards: dict[int, Uint8Array] = {}
-        self._len = int(summary["num_videos"])
-        for name in ("num_frames", "width", "height", "fps", "label_ids"):
-            setattr(self, name, self._load(name))
-        self._shard = self._load("shard")
-        self._data_offset = self._load("data_offset")
-        self._first_frame = self._load("first_frame")
-        self._frame_ends = self._load("frame_ends")
-        self._frame_crcs = self._load("frame_crcs")
-        self._id_blob = self._load("id_blob")
-        self._id_offsets = self._load("id_offsets")
-
-    def _load(self, name: str) -> AnyArray:
-        path = self._index / f"{name}.npy"
         try:
-            array: AnyArray = np.load(path, mmap_mode="r", allow_pickle=False)
-            return array.view(np.ndarray)  # a memmap's slices cost several times a plain array's
-        except ValueError:
-            raise DataError(f"{path} is damaged; run the same 'slicfast prepare' again") from None
+            summary = unseal((self._index / "index.json").read_bytes())
+            self.label_names = tuple(summary["label_names"])
+            files: dict[str, str] = summary["splits"]
+            crcs: dict[str, int] = summary.get("crcs", {})  # absent from early stores
+            self._shard_names: list[str] = summary["shards"]
+            self._len = int(summary["num_videos"])
+        except (ValueError, KeyError, TypeError):
+            raise damaged(self._index / "index.json") from None
+
+        def load(file: str) -> Any:
+            return load_array(self._index / file, crcs.get(file))
+
+        # Loaded now: a later prepare replaces the index under a run that has it open.
+        self.splits = tuple(files)
+        self._split_rows = {name: load(file) for name, file in files.items()}
+        for name in ("num_frames", "width", "height", "fps", "label_ids"):
+            setattr(self, name, self._of_every_video(name, load(f"{name}.npy")))
+        self._shard = self._of_every_video("shard", load("shard.npy"))
+        self._data_offset = self._of_every_video("data_offset", load("data_offset.npy"))
+        self._first_frame = load("first_frame.npy")
+        self._id_blob = load("id_blob.npy")
+        self._id_offsets = load("id_offsets.npy")
+        if not len(self._first_frame) == len(self._id_offsets) == self._len + 1:
+            raise damaged(self._index)
+        total = int(self._first_frame[-1])
+        self._frame_ends = PlacedArray(self._index / "frame_ends.npy", total, np.uint32)
+        self._frame_crcs = PlacedArray(self._index / "frame_crcs.npy", total, np.uint32)
+        self._shards: dict[int, PlacedFile] = {}
+
+    def _of_every_video(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if array.shape != (self._len,):
+            raise damaged(self._index / f"{name}.npy")
+        return array
 
     def __len__(self) -> int:
         return self._len
@@ -155,7 +171,8 @@ class ClipStore:
     def _id_bytes(self, video: int) -> bytes:
         if not 0 <= video < self._len:
             raise IndexError(f"row {video} of a store of {self._len} videos")
-        return self._id_blob[int(self._id_offsets[video]) : int(self._id_offsets[video + 1])].tobytes()
+        blob: bytes = self._id_blob[int(self._id_offsets[video]) : int(self._id_offsets[video + 1])].tobytes()
+        return blob
 
     def ids(self, videos: npt.ArrayLike | None = None) -> list[str]:
         """The ids of some rows, of all without an argument."""
@@ -190,17 +207,16 @@ class ClipStore:
         raise ConfigError(f"{one_of('split', name, self.splits)} (or a difference of two, 'a-b')")
 
     def frames(self, video: int, indices: npt.ArrayLike) -> list[Uint8Array]:
-        """JPEG bytes of some pictures of a video: read-only uint8 views into the memory map, no copy.
+        """JPEG bytes of some pictures of a video, read-only uint8 arrays.
 
         Raises:
-            DamagedClip: a picture's checksum is wrong, or it lies beyond the end of its shard.
+            DamagedClip: a picture's checksum is wrong, or it cannot be read.
             IndexError: a row or picture that the store never had.
             ValueError: the store holds VP9, whose pictures do not stand alone; see `cut`.
         """
         if self.settings.codec != "jpeg":
             raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'cut'")
-        frames = self._frames(int(video))
-        return [frames[index] for index in np.asarray(indices, dtype=np.int64).tolist()]
+        return self._pictures(int(video), np.asarray(indices, dtype=np.int64).reshape(-1).tolist())
 
     def cut(self, video: int, indices: npt.ArrayLike) -> Cut:
         """The packets of a VP9 video that some of its pictures need: from the key frame before each, no more.
@@ -211,58 +227,71 @@ class ClipStore:
             raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'frames'")
         video, interval = int(video), self.settings.key_interval
         indices_T = np.asarray(indices, dtype=np.int64)
-        frames = self._frames(video)
         last: dict[int, int] = {}  # of each run of pictures between key frames, the last that is needed
         for index in indices_T.tolist():
             last[index // interval] = max(index, last.get(index // interval, 0))
         needed = [n for run, end in sorted(last.items()) for n in range(run * interval, end + 1)]
-        pieces = [frames[n][ivf.HEADER_BYTES if n == 0 else 0 :] for n in needed]
+        pictures = self._pictures(video, needed)
+        pieces = [
+            picture[ivf.HEADER_BYTES if n == 0 else 0 :] for n, picture in zip(needed, pictures, strict=True)
+        ]
         header = ivf.file_header(
             int(self.width[video]), int(self.height[video]), len(needed), float(self.fps[video])
         )
         data = np.concatenate([np.frombuffer(header, dtype=np.uint8), *pieces])
         return Cut(data, np.searchsorted(needed, indices_T).astype(np.int32))
 
-    def _frames(self, video: int) -> _Frames:
-        first, num_frames = int(self._first_frame[video]), int(self.num_frames[video])
-        ends = self._frame_ends[first : first + num_frames]
-        crcs = self._frame_crcs[first : first + num_frames]
-        return _Frames(self, video, ends, crcs, self._member(video, int(ends[-1])))
+    def _pictures(self, video: int, wanted: list[int]) -> list[Uint8Array]:
+        """The stored bytes of some pictures, each checked against its checksum."""
+        if not wanted:
+            return []
+        first, last, num_frames = min(wanted), max(wanted), int(self.num_frames[video])
+        if first < 0 or last >= num_frames:
+            raise IndexError(
+                f"frame {first if first < 0 else last} of '{self.id(video)}', which has {num_frames}"
+            )
+        bounds, crcs = self._bounds(video, first, last + 1)
+        start, size = bounds[0], bounds[-1] - bounds[0]
+        # One read for the whole stretch where most of it is wanted.
+        is_dense = last - first < 2 * len(wanted)
+        stretch = self._bytes(video, start, size) if is_dense else None
+        frames = []
+        for index in wanted:
+            low, high = bounds[index - first], bounds[index - first + 1]
+            if stretch is not None:
+                frame = stretch[low - start : high - start]
+            else:
+                frame = self._bytes(video, low, high - low)
+            if zlib.crc32(frame.data) != crcs[index - first]:
+                raise DamagedClip(self.id(video), index, "the stored bytes do not match their checksum")
+            frames.append(frame)
+        return frames
 
-    def _member(self, video: int, size: int) -> Uint8Array:
-        """All stored bytes of a video, or fewer where the shard ends early."""
+    def _bounds(self, video: int, first: int, stop: int) -> tuple[list[int], list[int]]:
+        """Where pictures first to stop begin and end within their video, and the checksum of each."""
+        row = int(self._first_frame[video])
+        try:
+            ends = self._frame_ends.read(row + first - (first > 0), row + stop).tolist()
+            crcs = self._frame_crcs.read(row + first, row + stop).tolist()
+        except OSError as error:
+            raise DamagedClip(self.id(video), -1, f"cannot read its index: {error.strerror}") from None
+        bounds = ends if first else [0, *ends]
+        if any(high <= low for low, high in itertools.pairwise(bounds)):
+            raise DamagedClip(self.id(video), -1, "its index is damaged")
+        return bounds, crcs
+
+    def _bytes(self, video: int, start: int, size: int) -> Uint8Array:
+        """Some of the stored bytes of a video, or fewer where the shard ends early."""
         number = int(self._shard[video])
-        shard = self._shards.get(number)
-        if shard is None:
-            path = self.path / SHARDS / self._shard_names[number]
-            try:
-                with path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-                raise DamagedClip(self.id(video), -1, f"cannot read {path}: {error}") from None
-            shard = self._shards[number] = np.frombuffer(mapped, dtype=np.uint8)
-        start = int(self._data_offset[video])
-        if start + size > len(shard):
-            raise DamagedClip(self.id(video), -1, f"{self._shard_names[number]} ends before its pictures do")
-        return shard[start : start + size]
-
-
-@dataclass(frozen=True)
-class _Frames:
-    """One video's stored pictures; each is checked when it is taken."""
-
-    store: ClipStore
-    video: int
-    ends: Uint32Array
-    crcs: Uint32Array
-    data: Uint8Array
-
-    def __getitem__(self, index: int) -> Uint8Array:
-        if not 0 <= index < len(self.ends):
-            raise IndexError(f"frame {index} of '{self.store.id(self.video)}', which has {len(self.ends)}")
-        start = int(self.ends[index - 1]) if index else 0
-        frame = self.data[start : int(self.ends[index])]
-        if zlib.crc32(frame.data) != int(self.crcs[index]):
-            reason = "the stored bytes do not match their checksum"
-            raise DamagedClip(self.store.id(self.video), index, reason)
-        return frame
+        try:
+            shard = self._shards.get(number)
+            if shard is None:
+                path = self.path / SHARDS / self._shard_names[number]
+                shard = self._shards[number] = PlacedFile(path)
+            data = shard.read(int(self._data_offset[video]) + start, size)
+        except OSError as error:
+            name = self._shard_names[number]
+            raise DamagedClip(self.id(video), -1, f"cannot read {name}: {error.strerror}") from None
+        if len(data) < size:
+            raise DamagedClip(self.id(video), -1, f"{shard.path.name} ends before its pictures do")
+        return data

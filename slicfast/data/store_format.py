@@ -4,7 +4,7 @@ store.json              format, version, settings, name of the current index fol
 shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end) or NNNNNNNN.ivf (VP9),
                         then NNNNNNNN.json
 shards/shard-00000.npz  the same records as arrays; written when the shard is closed
-index-000001/*.npy      the records of all shards in order of id, memory-mapped by the reader
+index-000001/*.npy      the records of all shards in order of id
 left_out.tsv            videos that could not be stored, with the reason
 
 docs/store.md has the whole of it on a page.
@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.data.sealing import sealed, unseal
 from slicfast.errors import ConfigError, DataError, one_of
 
 FORMAT = "slicfast-store"
@@ -222,8 +223,7 @@ class StoreHeader:
             "settings": self.settings.to_dict(),
             "index": self.index,
         }
-        text = json.dumps(values, indent=2).encode("ascii") + b"\n"
-        write_atomically(store / HEADER, lambda file: file.write(text))
+        write_atomically(store / HEADER, lambda file: file.write(sealed(values, indent=2)))
 
     @classmethod
     def read(cls, store: Path) -> StoreHeader:
@@ -253,8 +253,9 @@ class StoreHeader:
                 f" {PLAIN_VERSION} and {VERSION}; prepare it again into a new folder"
             )
         try:
+            values = unseal(text)
             return cls(StoreSettings(**values["settings"]), values["index"])
-        except (KeyError, TypeError, ConfigError):
+        except (ValueError, KeyError, TypeError, ConfigError):
             raise DataError(
                 f"{store / HEADER} is damaged; prepare the store again into a new folder"
             ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import tarfile
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from slicfast.data.sealing import sealed
 from slicfast.data.store import ClipStore
 from slicfast.data.store_format import (
     BLOCK,
@@ -257,8 +257,13 @@ def _fill(
         "label_names": label_names,
         "splits": split_files,
         "shards": [table.shard.name for table in tables],
+        "crcs": {
+            path.name: zlib.crc32(path.read_bytes())
+            for path in sorted(folder.glob("*.npy"))
+            if path.stem not in PER_FRAME  # large, and every picture is checked by itself
+        },
     }
-    (folder / "index.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (folder / "index.json").write_bytes(sealed(summary, indent=1))
 
 
 def _scatter_frames(

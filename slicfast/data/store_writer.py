@@ -306,8 +306,14 @@ class StoreWriter:
         self._file = self._lock = -1
 
     def previous(self) -> ClipStore | None:
-        """The store as readers see it, None before the first `finish`."""
-        return ClipStore(self.path) if self._header is not None and self._header.index is not None else None
+        """The store as readers see it, None before the first `finish` and where the index is damaged."""
+        if self._header is None or self._header.index is None:
+            return None
+        try:
+            return ClipStore(self.path)
+        except DataError as error:
+            logger.warning("%s; labels and splits follow this run alone", error)
+            return None
 
     def machine_error(self, error: OSError) -> MachineError:
         """What to raise when a file of the store cannot be written."""
