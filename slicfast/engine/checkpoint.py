@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from dataclasses import dataclass, field
@@ -115,6 +116,15 @@ def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: 
     if extra is not None:
         raise RunError(f"{source} is a checkpoint of another model: it also has '{extra}'; check model.*")
     encoder.load_state_dict(state)
+
+
+def weights_fingerprint(state: dict[str, torch.Tensor]) -> str:
+    """16 hexadecimal digits that tell weights apart, wherever and in whichever format they lie."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name, tensor in state.items() if tensor.is_floating_point()):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def find_checkpoint(path: str | Path) -> Path:
