@@ -87,3 +87,19 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def gliding_video(
+    generator: np.random.Generator, num_frames: int, width: int, height: int, step: tuple[float, float]
+) -> np.ndarray:
+    """(T, H, W, 3) uint8: a texture that moves by `step` (pixels to the right, downwards) a picture."""
+    margin = int(np.ceil(num_frames * max(map(abs, step)))) + 2
+    ground = np.full((height + 2 * margin, width + 2 * margin, 3), 128, dtype=np.float32)
+    for scale in (4, 8, 16):
+        coarse = generator.normal(0, 25, (ground.shape[0] // scale + 1, ground.shape[1] // scale + 1, 3))
+        ground += cv2.resize(coarse.astype(np.float32), ground.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for number in range(num_frames):
+        place = np.array([[1, 0, number * step[0] - margin], [0, 1, number * step[1] - margin]])
+        frames.append(cv2.warpAffine(ground, place, (width, height), flags=cv2.INTER_CUBIC))
+    return np.stack(frames).clip(0, 255).astype(np.uint8)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slicfast.cli.output import examples, say, table
-from slicfast.progress import format_duration, track
+from slicfast.progress import Progress, format_duration, track
 
 if TYPE_CHECKING:
     from slicfast.data.catalog import Catalog
+    from slicfast.data.flow import Components
     from slicfast.data.prepare import Estimate, PrepareReport
 
 MAX_SHOWN = 20  # lines about single videos
@@ -23,6 +26,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             ("slicfast prepare data/demo data/demo-store", "a folder with a folder a class"),
             ("slicfast prepare videos/UCF-101 data/ucf101 --lists ucfTrainTestlist", "UCF101"),
+            ("slicfast prepare videos store --flow", "with optical flow, for motion.view=flow"),
             ("slicfast prepare videos store --dry-run", "how long, and how large it will be"),
             ("slicfast prepare videos store --codec vp9", "several times smaller, dearer to read"),
         )
@@ -119,15 +123,24 @@ def prepare(
         typer.Option(help="Resample to this rate; else each video keeps its own.", show_default=False),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was left out before.")] = False,
+    flow: Annotated[
+        bool, typer.Option("--flow", help="Also store optical flow, its horizontal part: STORE/flow-u.")
+    ] = False,
+    flow_both: Annotated[
+        bool, typer.Option("--flow-both", help="Also store optical flow, both parts of it: STORE/flow-uv.")
+    ] = False,
 ) -> None:
     """Turn any videos into a clip store, which training reads many times faster.
 
     Runs in parallel, and may be stopped at any moment: the same command goes on where it was.
     Each video that cannot be used is left out, with the reason in STORE/left_out.tsv.
+    Flow may be asked for at once or later: only what is missing is made.
     """
     from slicfast.data.catalog import read_catalog
+    from slicfast.data.flow import CONTENT, flow_folder
     from slicfast.data.prepare import StoreSettings, estimate
     from slicfast.data.prepare import prepare as run
+    from slicfast.data.prepare_flow import prepare_flow
 
     given: dict[str, Any] = {
         "short_side": short_side,
@@ -138,8 +151,14 @@ def prepare(
     }
     settings = StoreSettings.of({name: value for name, value in given.items() if value is not None})
     catalog = read_catalog(root, kind, lists)
+    asked: dict[Components, bool] = {"horizontal": flow, "both": flow_both}
+    parts = [components for components, wanted in asked.items() if wanted]
     if dry_run:
-        _show_estimate(catalog, estimate(catalog, limit, settings))
+        contents = [CONTENT[components] for components in parts]
+        flows = {
+            content: estimate(catalog, limit, replace(settings, content=content)) for content in contents
+        }
+        _show_estimate(catalog, estimate(catalog, limit, settings), flows)
         return
     with track("Preparing", unit="videos") as bar:
         report = run(
@@ -149,17 +168,38 @@ def prepare(
             workers=workers,
             limit=limit,
             retry=retry,
-            progress=lambda done, total, stored, name: bar.report(done, total, name),
+            progress=_on(bar),
         )
     _show_report(store, report)
+    for components in parts:
+        with track(f"Flow, {components}", unit="videos") as bar:
+            report = prepare_flow(
+                catalog,
+                store,
+                components,
+                workers=workers,
+                limit=limit,
+                retry=retry,
+                progress=_on(bar),
+            )
+        _show_report(flow_folder(store, components), report, "the flow of ")
+    view = "" if not parts else " --set motion.view=flow"
+    if parts and "horizontal" not in parts:
+        view += " --set motion.components=both"
+    say(f"next: slicfast train CONFIG --set data.store={store}{view}")
 
 
-def _show_estimate(catalog: Catalog, found: Estimate) -> None:
+def _on(bar: Progress) -> Callable[[int, int, int, str], None]:
+    return lambda done, total, stored, name: bar.report(done, total, name)
+
+
+def _show_estimate(catalog: Catalog, found: Estimate, flows: dict[str, Estimate]) -> None:
     rows = [
         ("organised as", catalog.kind),
         ("videos", f"{found.num_videos:,}"),
         ("hours", f"{found.hours:,.2f}"),
         ("bytes", f"{found.bytes:,} ({format_bytes(found.bytes)})"),
+        *((f"bytes, {name}", f"{flow.bytes:,} ({format_bytes(flow.bytes)})") for name, flow in flows.items()),
         ("classes", f"{len(catalog.labels):,}"),
         *((f"split {name}", f"{len(ids):,} videos") for name, ids in catalog.splits.items()),
         ("listed but not there", f"{len(catalog.missing):,}"),
@@ -172,8 +212,8 @@ def _show_estimate(catalog: Catalog, found: Estimate) -> None:
         say(f"and {len(found.unreadable) - MAX_SHOWN} more")
 
 
-def _show_report(store: Path, report: PrepareReport) -> None:
-    kept = f"{store} holds {report.num_kept:,} videos"
+def _show_report(store: Path, report: PrepareReport, what: str = "") -> None:
+    kept = f"{store} holds {what}{report.num_kept:,} videos"
     if report.num_done:
         num_new = report.num_kept - report.num_already
         length = format_duration(report.seconds_of_video)
@@ -182,7 +222,6 @@ def _show_report(store: Path, report: PrepareReport) -> None:
         say(f"{kept}; nothing was left to do")
     if report.num_left_out:
         say(f"{report.num_left_out:,} left out, each with its reason in {store / 'left_out.tsv'}")
-    say(f"next: slicfast train CONFIG --set data.store={store}")
 
 
 def format_bytes(number: float) -> str:

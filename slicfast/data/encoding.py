@@ -26,7 +26,10 @@ class PictureEncoder(ABC):
 
     @abstractmethod
     def encode(self, picture_HWC: Uint8Array) -> bytes:
-        """The bytes that a BGR picture adds to the video's. Raises DataError where it cannot be stored."""
+        """The bytes that a BGR picture adds to the video's. Raises DataError where it cannot be stored.
+
+        Given the same array again, it is the same picture shown longer.
+        """
 
     def head(self, fps: float) -> bytes:
         """What takes the place of the first bytes once all pictures are encoded; as many as were there."""

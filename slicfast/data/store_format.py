@@ -58,6 +58,7 @@ class StoreSettings:
         codec: "jpeg": every picture on its own, the cheapest to read; "vp9": several times smaller.
         crf: of VP9, 0-63, smaller is better.
         key_interval: of VP9: pictures 0, key_interval, 2 key_interval ... decode without the ones before.
+        content: "pictures", or "flow-u" or "flow-uv" for the optical flow between them (`flow.py`).
     """
 
     short_side: int = 128
@@ -66,6 +67,7 @@ class StoreSettings:
     codec: str = "jpeg"
     crf: int = 24
     key_interval: int = 8
+    content: str = "pictures"
 
     def __post_init__(self) -> None:
         if self.codec not in SUFFIXES:
@@ -98,8 +100,9 @@ class StoreSettings:
         return SUFFIXES[self.codec]
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that matter for this codec; JPEG is not named, as the first readers do not know it."""
+        """The settings that matter here; the usual codec and content are not named, as in the first stores."""
         others = self._foreign() | ({"codec"} if self.codec == "jpeg" else set())
+        others |= {"content"} if self.content == "pictures" else set()
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def __str__(self) -> str:
@@ -107,7 +110,8 @@ class StoreSettings:
         how = f"quality {self.quality}"
         if self.codec == "vp9":
             how = f"VP9 of crf {self.crf}, a key frame every {self.key_interval}"
-        return f"short side {self.short_side}, {how}, {fps}"
+        what = "" if self.content == "pictures" else f"{self.content}, "
+        return f"{what}short side {self.short_side}, {how}, {fps}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import IO
 
 from slicfast.data.decode import DEFAULT_FPS, Decoded, decode
 from slicfast.data.encoding import make_encoder
+from slicfast.data.flow import CONTENT, FlowEncoder
 from slicfast.data.pictures import FrameScaler, Resampled
 from slicfast.data.store_format import StoreSettings
 from slicfast.errors import DataError
@@ -62,7 +63,8 @@ def transcode(
     """Write a video's pictures to `out`, which must be able to seek, in the codec of the settings.
 
     Every picture that FFmpeg presents is kept with settings.fps None; else picture k is the latest one
-    presented by second k / fps. Later pictures of another size are scaled to the first one's.
+    presented by second k / fps. Later pictures of another size are scaled to the first one's. Where flow is
+    asked for (settings.content), n pictures give n - 1 fields, made from pictures not yet compressed.
 
     Args:
         start_s, end_s: a segment, in seconds as players show them.
@@ -74,7 +76,8 @@ def transcode(
         OutputError: `out` cannot be written.
     """
     pictures, state = Pictures(), Decoded()
-    scaler, encoder = FrameScaler(settings.short_side, "bgr24"), make_encoder(settings)
+    scaler = FrameScaler(settings.short_side, "bgr24")
+    encoder = FlowEncoder(settings) if settings.content in CONTENT.values() else make_encoder(settings)
     first, num_bytes = b"", 0
     with closing(decode(path, state, start_s, end_s, beat)) as frames:
         clocked = Resampled(frames, state, settings.fps)
@@ -82,6 +85,8 @@ def transcode(
             picture_HWC = scaler.picture(frame)
             for _ in range(repeats):
                 data = encoder.encode(picture_HWC)
+                if not data:  # flow begins with the second picture
+                    continue
                 first = first or data
                 num_bytes += len(data)
                 if num_bytes > MAX_BYTES:
@@ -92,6 +97,8 @@ def transcode(
             if max_pictures is not None and len(pictures.sizes) >= max_pictures:
                 break
     if not pictures.sizes:
+        if state.num_frames:
+            raise DataError("a single picture has no flow")
         raise DataError(_why_nothing(state, start_s, end_s))
     pictures.fps = clocked.fps
     if head := encoder.head(clocked.fps):

@@ -1,0 +1,61 @@
+"""The optical flow of a store's videos, into a clip store of its own inside it: prepared as the videos were.
+
+So a kill costs at most the video in hand, a second run does only what is missing, and what a clip store
+guards against damage guards the flow too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from slicfast.data.catalog import Catalog
+from slicfast.data.estimate import spread
+from slicfast.data.flow import CONTENT, Components, flow_folder
+from slicfast.data.prepare import PrepareReport, Progress, prepare
+from slicfast.data.store import ClipStore, StoreSettings
+from slicfast.data.workers import STALL_S
+from slicfast.errors import DataError
+
+
+def prepare_flow(
+    catalog: Catalog,
+    store_path: str | Path,
+    components: Components = "horizontal",
+    *,
+    workers: int = 0,
+    limit: int | None = None,
+    retry: bool = False,
+    progress: Progress | None = None,
+    stall_s: float = STALL_S,
+) -> PrepareReport:
+    """Compute the flow of the catalog's videos that the clip store at `store_path` holds.
+
+    The files are decoded once more: flow is computed from film, not from stored pictures. Videos of a
+    single picture have none and are passed over.
+
+    Args, interrupts and errors: those of `prepare`.
+
+    Raises:
+        DataError: also where there is no finished store, or it holds none of the videos.
+    """
+    store_path = Path(store_path)
+    store = ClipStore(store_path)
+    num_frames = dict(zip(store.ids(), store.num_frames.tolist(), strict=True))
+    moving = [video for video in spread(catalog.videos, limit) if num_frames.get(video.id, 0) > 1]
+    if not moving:
+        raise DataError(f"none of the videos is in the clip store at {store_path} with two pictures or more")
+    return prepare(
+        replace(catalog, videos=tuple(moving)),
+        flow_folder(store_path, components),
+        StoreSettings(
+            short_side=store.settings.short_side,
+            quality=store.settings.quality,
+            fps=store.settings.fps,
+            content=CONTENT[components],
+        ),
+        workers=workers,
+        retry=retry,
+        progress=progress,
+        stall_s=stall_s,
+    )
