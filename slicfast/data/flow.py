@@ -76,17 +76,13 @@ class FlowEncoder(PictureEncoder):
     def encode(self, picture_HWC: Uint8Array) -> bytes:
         import cv2
 
-        before, shown_again = self._latest, False
+        before = self._latest
         if before is not None and picture_HWC is before[0]:
-            shown_again = True
-        else:
-            self._latest = picture_HWC, np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY))
-        if before is None or self._latest is None:
-            return b""
-        if shown_again:
             self._still = self._still or self._jpeg(np.zeros((*before[1].shape, 2), dtype=np.float32))
             return self._still
-        return self._jpeg(self.field(before[1], self._latest[1]))
+        grey_HW = np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY))
+        self._latest = picture_HWC, grey_HW
+        return b"" if before is None else self._jpeg(self.field(before[1], grey_HW))
 
     def field(self, before_HW: Uint8Array, after_HW: Uint8Array) -> npt.NDArray[np.float32]:
         """(H, W, 2) float32 displacements (u, v) in pixels between two grey pictures."""

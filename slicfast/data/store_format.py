@@ -100,7 +100,7 @@ class StoreSettings:
         return SUFFIXES[self.codec]
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that matter here; the usual codec and content are not named, as in the first stores."""
+        """The settings that matter here; the usual codec and content are not named, as in older stores."""
         others = self._foreign() | ({"codec"} if self.codec == "jpeg" else set())
         others |= {"content"} if self.content == "pictures" else set()
         return {name: value for name, value in asdict(self).items() if name not in others}

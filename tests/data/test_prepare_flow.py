@@ -116,6 +116,14 @@ def test_repeated_pictures_do_not_move(videos: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(level_T[1::2], 128 + 31.875 * 1.5, atol=2)
 
 
+def test_flow_is_jpeg_whatever_the_pictures_are(videos: Path, tmp_path: Path) -> None:
+    settings = StoreSettings(short_side=48, codec="vp9", crf=40)
+    prepare(read_catalog(videos), tmp_path / "store", settings, workers=1, limit=1)
+    for expected in (1, 0):  # the second run finds the settings it would choose itself
+        assert prepare_flow(read_catalog(videos), tmp_path / "store", workers=1, limit=1).num_done == expected
+    assert ClipStore(tmp_path / "store/flow-u").settings.codec == "jpeg"
+
+
 def test_flow_comes_later_without_touching_the_pictures_and_survives_them(
     videos: Path, tmp_path: Path
 ) -> None:
