@@ -80,7 +80,7 @@ class FlowEncoder(PictureEncoder):
         if before is not None and picture_HWC is before[0]:
             self._still = self._still or self._jpeg(np.zeros((*before[1].shape, 2), dtype=np.float32))
             return self._still
-        grey_HW = np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY))
+        grey_HW = np.asarray(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         self._latest = picture_HWC, grey_HW
         return b"" if before is None else self._jpeg(self.field(before[1], grey_HW))
 
