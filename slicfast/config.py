@@ -101,6 +101,8 @@ class ModelConfig(Section):
     width: Positive = 1.0  # channels times this
     max_pool: bool = False  # after the stem
     conv1_temporal_stride: PositiveInt = 1
+    # How the first convolution is computed; always the same function of the same weights.
+    stem: Literal["direct", "padded", "space_to_depth"] = "direct"
     projection_hidden: PositiveInt = 2048
     projection_dim: PositiveInt = 128
     projection_norm: bool = False  # BatchNorm without affine parameters on the projection's output

@@ -58,6 +58,7 @@ def build_encoder(config: ModelConfig) -> VideoEncoder:
             "width": config.width,
             "max_pool": config.max_pool,
             "conv1_temporal_stride": config.conv1_temporal_stride,
+            "stem": config.stem,
         }
     backbone = create_backbone(config.name, **options)
     projection = Projection(

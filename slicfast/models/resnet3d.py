@@ -17,6 +17,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from slicfast.errors import ConfigError, one_of
+from slicfast.models.stem import FORMS, StemConv, StemForm
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)
@@ -93,6 +94,7 @@ class ResNet3D(nn.Module):
         width: channels of every layer times this, rounded to a multiple of 8.
         max_pool: a max-pool of 3 x 3 x 3, stride 2, after the stem (SLIC: none).
         conv1_temporal_stride: stride of the stem in time; in space it is 2.
+        stem: how the first convolution is computed; all forms are the same function of the same weights.
 
     Raises:
         ConfigError: an option outside its range.
@@ -109,6 +111,7 @@ class ResNet3D(nn.Module):
         width: float = 1.0,
         max_pool: bool = False,
         conv1_temporal_stride: int = 1,
+        stem: StemForm = "direct",
     ) -> None:
         super().__init__()
         if not width > 0 or conv1_temporal_stride < 1:
@@ -116,12 +119,12 @@ class ResNet3D(nn.Module):
                 f"width must be above 0 and conv1_temporal_stride at least 1;"
                 f" got {width} and {conv1_temporal_stride}"
             )
+        if stem not in FORMS:
+            raise ConfigError(one_of("stem", stem, FORMS))
         channels = [scaled_channels(stage, width) for stage in STAGE_CHANNELS]
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        self.conv1 = nn.Conv3d(
-            in_chans, channels[0], kernel_size=7, stride=(conv1_temporal_stride, 2, 2), padding=3, bias=False
-        )
+        self.conv1 = StemConv(in_chans, channels[0], conv1_temporal_stride, stem)
         self.bn1 = nn.BatchNorm3d(channels[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1) if max_pool else nn.Identity()
