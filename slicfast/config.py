@@ -165,7 +165,9 @@ class TrainConfig(Section):
     )
     accumulation_steps: PositiveInt = 1  # a step is computed in this many parts
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes it natively
+    # auto: bf16 where the processor computes it natively; fp16 scales the loss, for GPUs before Ampere
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    compile: bool = False  # torch.compile: fuses chains of small operators; the first step takes a minute
     init_from: Path | None = None  # weights of another checkpoint
     log_interval: PositiveInt = 10  # steps
     nan_check_interval: PositiveInt = 10  # steps

@@ -86,12 +86,15 @@ def cpu_flags() -> frozenset[str]:
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:
     """What autocast computes in on this device; None: no autocast, fp32 throughout.
 
-    `auto` takes bf16 where it is native; `bf16` takes it in any case. Raises ConfigError for another name.
+    `auto` takes bf16 where it is native; `bf16` and `fp16` are taken in any case. Raises ConfigError for
+    another name.
     """
     import torch
 
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ConfigError(one_of("precision", precision, ("auto", "bf16", "fp32")))
+    if precision not in ("auto", "bf16", "fp16", "fp32"):
+        raise ConfigError(one_of("precision", precision, ("auto", "bf16", "fp16", "fp32")))
+    if precision == "fp16":
+        return torch.float16
     if precision == "bf16" or (precision == "auto" and native_bf16(device)):
         return torch.bfloat16
     return None

@@ -35,6 +35,7 @@ class Checkpoint:
         best: the best validation figure so far.
         video_ids: of the training videos, in order.
         metrics_bytes: size of metrics.jsonl; a resumed run cuts it there, since it writes the rest again.
+        scaler: state of the loss scaling; empty where there is none.
     """
 
     config: dict[str, Any]
@@ -48,6 +49,7 @@ class Checkpoint:
     best: float | None = None
     video_ids: tuple[str, ...] = ()
     metrics_bytes: int | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -93,7 +95,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is a checkpoint of format version {values['version']}, this slicfast reads {VERSION};"
             " use the slicfast that wrote it"
         )
-    fields = {name: values[name] for name in Checkpoint.__dataclass_fields__}
+    # Files written before a field was added do without it.
+    fields = {name: values[name] for name in Checkpoint.__dataclass_fields__ if name in values}
     saved = values["assignment"]
     if saved is not None:
         fields["assignment"] = Assignment(tuple(saved["ids"]), saved["labels"].numpy(), saved["epoch"])

@@ -14,10 +14,12 @@ from slicfast.device import ensure_torchvision_imports
 from slicfast.errors import ConfigError, one_of
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, *, scaled: bool = False) -> torch.optim.Optimizer:
     """An optimizer by timm's name; biases and norms are not decayed.
 
-    With `config.fused` one kernel updates all parameters, where the optimizer has such a kernel.
+    With `config.fused` one kernel updates all parameters, where the optimizer has such a kernel. Not where
+    gradients are `scaled` and there is momentum: torch's fused SGD leaves the momentum of a first step that
+    the loss scaling skips as whatever was in memory.
 
     Raises ConfigError for a name timm does not know.
     """
@@ -26,7 +28,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 
     if config.name not in (known := list_optimizers()):
         raise ConfigError(one_of("optim.name", config.name, map(str, known)))
-    can_fuse = "fused" in inspect.signature(get_optimizer_class(config.name, bind_defaults=False)).parameters
+    optimizer_class = get_optimizer_class(config.name, bind_defaults=False)
+    can_fuse = "fused" in inspect.signature(optimizer_class).parameters
+    if scaled and optimizer_class is torch.optim.SGD:
+        can_fuse = False
     options: dict[str, Any] = {"fused": True} if config.fused and can_fuse else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,

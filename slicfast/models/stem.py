@@ -10,7 +10,7 @@ tensor, and gradients are those of the direct form. Legend: N clips, C channels,
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ def space_to_depth(clips_NCTHW: Tensor) -> Tensor:
     blocks = clips_NCTHW.permute(0, 2, 3, 4, 1).reshape(num, frames, height // 2, 2, width // 2, 2, channels)
     folded_NTHWC = clips_NCTHW.new_zeros(num, frames, height // 2 + 3, width // 2 + 3, 4 * channels)
     # One copy does it all: the fold, the border and the layout.
-    inside = folded_NTHWC[:, :, 2:-1, 2:-1].unflatten(-1, (2, 2, channels))
+    inside = torch.unflatten(folded_NTHWC[:, :, 2:-1, 2:-1], -1, (2, 2, channels))
     inside.copy_(blocks.permute(0, 1, 2, 4, 3, 5, 6))
     return folded_NTHWC.permute(0, 4, 1, 2, 3)
 
@@ -80,4 +80,4 @@ def fold_kernel(weight: Tensor) -> Tensor:
     padded = F.pad(weight, (1, 0, 1, 0))
     blocks = padded.view(channels, in_channels, length, 4, 2, 4, 2)
     folded = blocks.permute(0, 4, 6, 1, 2, 3, 5).reshape(channels, 4 * in_channels, length, 4, 4)
-    return cast(Tensor, folded.contiguous(memory_format=torch.channels_last_3d))
+    return folded.contiguous(memory_format=torch.channels_last_3d)

@@ -175,8 +175,10 @@ def _epoch(
             meter.add(loss, batch)
         with span("optimizer"):
             if config.optim.clip_grad_norm is not None:
+                session.scaler.unscale_(session.optimizer)
                 torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
-            session.optimizer.step()
+            session.scaler.step(session.optimizer)
+            session.scaler.update()
         state.step, state.global_step = step + 1, state.global_step + 1
         if state.global_step % config.train.nan_check_interval == 0:
             _require_finite(session, meter, kept)
@@ -199,7 +201,7 @@ def _forward_backward(
         scaled = loss.total / config.train.accumulation_steps
     share_gradients = last or session.ranks.size == 1
     with span("backward"), nullcontext() if share_gradients else session.model.no_sync():  # type: ignore[operator]
-        scaled.backward()  # type: ignore[no-untyped-call]
+        session.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
     return loss.logged
 
 

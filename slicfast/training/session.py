@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,7 @@ class Session:
     encoder: VideoEncoder
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # does nothing but under fp16
     objective: Objective
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
@@ -106,6 +107,7 @@ class Session:
             return
         self.state.model = self.encoder.state_dict()
         self.state.optimizer = self.optimizer.state_dict()
+        self.state.scaler = self.scaler.state_dict()
         self.state.metrics_bytes = self.metrics.size if self.metrics is not None else None
         save_checkpoint(path, self.state)
 
@@ -129,25 +131,31 @@ def open_session(
         source = config.train.init_from
         load_weights(encoder, load_checkpoint(source).model, source)
     encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = build_optimizer(encoder, config.optim)
+    autocast = autocast_dtype(device, config.train.precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
+    optimizer = build_optimizer(encoder, config.optim, scaled=scaler.is_enabled())
     ids = tuple(store.ids(rows_N))
     state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
     if resume is not None:
         require_same_run(resume, config, ids)
         load_weights(encoder, resume.model, run.path)
         optimizer.load_state_dict(resume.optimizer)
+        scaler.load_state_dict(resume.scaler)
         state = resume
         state.config = config.to_dict()
     model: nn.Module = encoder
     if ranks.size > 1:
         model = DistributedDataParallel(encoder, device_ids=[device.index] if device.type == "cuda" else None)
+    if config.train.compile:
+        # Shares the encoder's parameters; evaluation stays as it is.
+        model = cast(nn.Module, torch.compile(model))
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
     session = Session(
         config=config,
         run=run,
         ranks=ranks,
         device=device,
-        autocast=autocast_dtype(device, config.train.precision),
+        autocast=autocast,
         store=store,
         rows_N=rows_N,
         ids=ids,
@@ -167,6 +175,7 @@ def open_session(
         encoder=encoder,
         model=model,
         optimizer=optimizer,
+        scaler=scaler,
         objective=partial(slic_loss, num_roles=len(sampler.roles), config=config.loss),
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
