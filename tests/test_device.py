@@ -41,8 +41,8 @@ def test_asking_for_a_missing_gpu_says_what_to_do() -> None:
 def test_unknown_device_and_precision_name_the_allowed_ones() -> None:
     with pytest.raises(ConfigError, match=r"auto, cpu, cuda; got 'cude'; did you mean 'cuda'\?"):
         device.resolve_device("cude")
-    with pytest.raises(ConfigError, match="auto, bf16, fp32"):
-        device.autocast_dtype(CPU, "fp16")
+    with pytest.raises(ConfigError, match="auto, bf16, fp16, fp32"):
+        device.autocast_dtype(CPU, "fp8")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_auto_precision_follows_the_processor(
     assert device.native_bf16(CPU) is native
     assert device.autocast_dtype(CPU, "auto") == (torch.bfloat16 if native else None)
     assert device.autocast_dtype(CPU, "bf16") == torch.bfloat16
+    assert device.autocast_dtype(CPU, "fp16") == torch.float16
     assert device.autocast_dtype(CPU, "fp32") is None
 
 
