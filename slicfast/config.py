@@ -142,6 +142,14 @@ class ClusterConfig(Section):
     num_starts: PositiveInt = 1
     warm_start: bool = True  # k-means: from the previous round's centroids
     features: Literal["projection", "pooled"] = "projection"
+    # fresh: every training video is embedded anew; running: what the anchors of the last epoch left behind
+    bank: Literal["fresh", "running"] = "fresh"
+
+    @model_validator(mode="after")
+    def _bank_has_features(self) -> ClusterConfig:
+        if self.bank == "running" and self.features != "projection":
+            raise ValueError("bank=running holds projections; set cluster.features=projection or bank=fresh")
+        return self
 
 
 class EvalConfig(Section):

@@ -115,6 +115,31 @@ def test_two_ranks_train_what_one_rank_trains_in_two_parts(tiny_store, tmp_path)
     assert not list(together.glob("**/*.tmp"))
 
 
+def test_a_running_bank_is_the_same_on_every_rank(tmp_path):
+    torchrun(
+        """
+        import numpy as np, torch
+        import torch.distributed as dist
+        from slicfast.data.requests import Role, make_requests
+        from slicfast.training.running_bank import RunningBank
+        dist.init_process_group("gloo")
+        rank = dist.get_rank()
+        bank = RunningBank(np.arange(6), torch.device("cpu"), 2)
+        anchors = torch.arange(12.0).reshape(6, 2)
+        videos = [[0, 1, 2], [4, 3, 4]][rank]                     # one twice, as a substitute may be
+        bank.update(make_requests(videos, 0, role=Role.ANCHOR), anchors[rank * 3 : rank * 3 + 3])
+        assert bank.complete() is None                             # video 5 is missing
+        more = make_requests([[5], [0]][rank], 0, role=Role.ANCHOR)
+        bank.update(more, torch.full((1, 2), 20.0 + rank))
+        dist.destroy_process_group()
+        expected = torch.cat([anchors, torch.full((1, 2), 20.0)])[[0, 1, 2, 4, 3, 6]]
+        expected[0] = 21.0
+        assert torch.equal(bank.complete(), expected), bank.complete()
+        """,
+        cwd=tmp_path,
+    )
+
+
 def test_one_process_is_one_rank(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

@@ -36,6 +36,7 @@ class Checkpoint:
         video_ids: of the training videos, in order.
         metrics_bytes: size of metrics.jsonl; a resumed run cuts it there, since it writes the rest again.
         scaler: state of the loss scaling; empty where there is none.
+        bank: of a running bank; empty where there is none.
     """
 
     config: dict[str, Any]
@@ -50,6 +51,7 @@ class Checkpoint:
     video_ids: tuple[str, ...] = ()
     metrics_bytes: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    bank: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -199,6 +199,8 @@ def _forward_backward(
     with span("loss"):
         loss = session.objective(embeddings_ND, labels_N, generator=generator)
         scaled = loss.total / config.train.accumulation_steps
+    if session.bank is not None:
+        session.bank.update(batch.requests, embeddings_ND)
     share_gradients = last or session.ranks.size == 1
     with span("backward"), nullcontext() if share_gradients else session.model.no_sync():  # type: ignore[operator]
         session.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]

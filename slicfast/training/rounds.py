@@ -1,6 +1,7 @@
 """One round of iterative clustering: embed every training video, cluster, and use the labels until next time.
 
-Method: SLIC (CVPR 2022), "iterative clustering"; centre clips, evaluation mode, the projection's output.
+Method: SLIC (CVPR 2022), "iterative clustering"; centre clips, evaluation mode, the projection's output. With
+`cluster.bank=running` what the anchors left behind is clustered instead, and no video is read.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def is_due(session: Session, epoch: int) -> bool:
 def recluster(session: Session, epoch: int) -> dict[str, Any]:
     """Give the session a new assignment; returns what to log.
 
-    Every rank embeds its share of the videos; rank 0 clusters and the labels are broadcast.
+    Every rank embeds its share of the videos, unless the running bank has them all; rank 0 clusters and the
+    labels are broadcast.
 
     Raises:
         RunError: the embeddings are not finite.
@@ -44,8 +46,14 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
     """
     config = session.config.cluster
     started = time.perf_counter()
-    with span("embed"):
-        bank_ND = _embed(session)
+    running_ND = None if session.bank is None else session.bank.complete()
+    if running_ND is not None:
+        bank_ND = running_ND
+    else:
+        with span("embed"):
+            bank_ND = _embed(session)
+        if session.bank is not None:
+            session.bank.fill(bank_ND)
     embedded = time.perf_counter()
     labels_N: npt.NDArray[np.int64] | None = None
     logged: dict[str, Any] = {}
@@ -66,6 +74,7 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
     logged |= {
         "epoch": epoch,
         "method": config.method,
+        "bank": "fresh" if running_ND is None else "running",
         "embed_seconds": round(embedded - started, 3),
         "cluster_seconds": round(time.perf_counter() - embedded, 3),
     }

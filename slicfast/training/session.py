@@ -28,6 +28,7 @@ from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.optimization import build_optimizer
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
+from slicfast.training.running_bank import RunningBank
 from slicfast.training.terms import StepLoss, slic_loss
 
 logger = logging.getLogger("slicfast")
@@ -81,6 +82,7 @@ class Session:
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
     metrics: MetricsWriter | None = None
+    bank: RunningBank | None = None  # where cluster.bank is running
 
     def write_metrics(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; only rank 0 has one."""
@@ -108,6 +110,7 @@ class Session:
         self.state.model = self.encoder.state_dict()
         self.state.optimizer = self.optimizer.state_dict()
         self.state.scaler = self.scaler.state_dict()
+        self.state.bank = {} if self.bank is None else self.bank.state()
         self.state.metrics_bytes = self.metrics.size if self.metrics is not None else None
         save_checkpoint(path, self.state)
 
@@ -181,6 +184,9 @@ def open_session(
         label_of_row=np.full(len(store), -1, dtype=np.int64),
     )
     session.start_from(state.assignment)
+    if config.cluster.bank == "running" and config.cluster.method != "none":
+        session.bank = RunningBank(rows_N, device, ranks.size)
+        session.bank.restore(state.bank)
     return session
 
 
