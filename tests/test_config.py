@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from slicfast.config import Config, all_keys, parse_overrides, read_yaml
+from slicfast.config import Config, all_keys
 from slicfast.errors import ConfigError
+from slicfast.overrides import parse_overrides, read_yaml
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -46,7 +46,8 @@ def retrieval(
     IIC's protocol: ten clips a video, every video once, cosine. Beside the trained encoder stand the same
     network untrained, plain pictures, and chance.
     """
-    from slicfast.config import Config, parse_overrides
+    from slicfast.config import Config
+    from slicfast.overrides import parse_overrides
 
     Config.load(None, overrides or ())  # wrong keys are found before anything is loaded
 
