@@ -116,7 +116,7 @@ def prepare(
     ] = None,
     crf: Annotated[
         int | None,
-        typer.Option(min=0, max=63, help="VP9's quality, 0 the best; 24 unless said.", show_default=False),
+        typer.Option(min=0, max=63, help="VP9's quality, 0 the best; 26 unless said.", show_default=False),
     ] = None,
     fps: Annotated[
         float | None,

@@ -65,7 +65,7 @@ class StoreSettings:
     quality: int = 90
     fps: float | None = None
     codec: str = "jpeg"
-    crf: int = 24
+    crf: int = 26
     key_interval: int = 8
     content: str = "pictures"
 
