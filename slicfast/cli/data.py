@@ -122,6 +122,10 @@ def prepare(
         float | None,
         typer.Option(help="Resample to this rate; else each video keeps its own.", show_default=False),
     ] = None,
+    keep_original: Annotated[
+        bool,
+        typer.Option("--keep-original", help="Keep the files too, whole, for decoding them on a GPU."),
+    ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was left out before.")] = False,
     flow: Annotated[
         bool, typer.Option("--flow", help="Also store optical flow, its horizontal part: STORE/flow-u.")
@@ -158,7 +162,7 @@ def prepare(
         flows = {
             content: estimate(catalog, limit, replace(settings, content=content)) for content in contents
         }
-        _show_estimate(catalog, estimate(catalog, limit, settings), flows)
+        _show_estimate(catalog, estimate(catalog, limit, settings, keep_original), flows)
         return
     with track("Preparing", unit="videos") as bar:
         report = run(
@@ -168,6 +172,7 @@ def prepare(
             workers=workers,
             limit=limit,
             retry=retry,
+            keep_original=keep_original,
             progress=_on(bar),
         )
     _show_report(store, report)
@@ -214,12 +219,16 @@ def _show_estimate(catalog: Catalog, found: Estimate, flows: dict[str, Estimate]
 
 def _show_report(store: Path, report: PrepareReport, what: str = "") -> None:
     kept = f"{store} holds {what}{report.num_kept:,} videos"
-    if report.num_done:
-        num_new = report.num_kept - report.num_already
+    num_new = report.num_kept - report.num_already
+    if num_new:
         length = format_duration(report.seconds_of_video)
         say(f"{kept}; made now: {num_new:,}, {length} of film, {format_bytes(report.bytes)}")
     else:
-        say(f"{kept}; nothing was left to do")
+        say(f"{kept}; {'none is new' if report.num_done else 'nothing was left to do'}")
+    if report.num_originals:
+        say(f"originals kept: {report.num_originals:,} files, {format_bytes(report.original_bytes)}")
+    if report.originals_not_kept:
+        say(f"originals that could not be kept: {len(report.originals_not_kept):,}")
     if report.num_left_out:
         say(f"{report.num_left_out:,} left out, each with its reason in {store / 'left_out.tsv'}")
 

@@ -37,7 +37,12 @@ class Estimate:
     num_sampled: int
 
 
-def estimate(catalog: Catalog, limit: int | None = None, settings: StoreSettings | None = None) -> Estimate:
+def estimate(
+    catalog: Catalog,
+    limit: int | None = None,
+    settings: StoreSettings | None = None,
+    keep_original: bool = False,
+) -> Estimate:
     """Videos, hours and bytes of preparing a catalog, within seconds whatever its size.
 
     Raises ConfigError (limit) and DataError (an empty catalog).
@@ -62,6 +67,10 @@ def estimate(catalog: Catalog, limit: int | None = None, settings: StoreSettings
     else:
         num_pictures = seconds * settings.fps
     num_bytes = num_pictures * _bytes_a_picture(spread(readable, NUM_TRANSCODED), settings)
+    if keep_original:
+        num_bytes += scale * sum(
+            size for size in {v.path: stat_source(v.path).size for v in readable}.values()
+        )
     return Estimate(len(videos), seconds / 3600, round(num_bytes), unreadable, len(sample))
 
 

@@ -13,13 +13,14 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from slicfast.data.catalog import Catalog, Video
 from slicfast.data.estimate import Estimate, estimate, spread
+from slicfast.data.keeping import Keeper
 from slicfast.data.left_out import LeftOut, append_left_out, read_left_out, write_left_out
 from slicfast.data.source import is_unchanged, stat_source
 from slicfast.data.store_format import Source, StoreSettings
@@ -49,6 +50,8 @@ class PrepareReport:
         not_in_catalog: ids that the store holds and the catalog does not have.
         num_relabelled: stored videos whose label the catalog changed.
         seconds_of_video, num_frames, bytes: of the pictures that this run stored.
+        num_originals, original_bytes: files kept by this run.
+        originals_not_kept: why a file that was to be kept was not, by the id of its video.
     """
 
     num_done: int = 0
@@ -62,6 +65,9 @@ class PrepareReport:
     seconds_of_video: float = 0.0
     num_frames: int = 0
     bytes: int = 0
+    num_originals: int = 0
+    original_bytes: int = 0
+    originals_not_kept: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_left_out(self) -> int:
@@ -76,6 +82,7 @@ def prepare(
     workers: int = 0,
     limit: int | None = None,
     retry: bool = False,
+    keep_original: bool = False,
     progress: Progress | None = None,
     stall_s: float = STALL_S,
 ) -> PrepareReport:
@@ -85,6 +92,7 @@ def prepare(
         workers: processes; 0 for one a core that this process may use.
         limit: take only so many videos, spread evenly over the catalog.
         retry: try those again that earlier runs left out.
+        keep_original: keep the files too, also those of videos stored already; see `ClipStore.original`.
         progress: called with (videos done, videos to do, of these stored, name of the last).
         stall_s: a video that shows no progress for so long is left out.
 
@@ -104,7 +112,7 @@ def prepare(
     videos = spread(catalog.videos, limit)
     store_path = Path(store_path)
     with StoreWriter(store_path, settings) as writer:
-        run = _Run(catalog, writer, retry)
+        run = _Run(catalog, writer, retry, keep_original)
         tasks = run.plan(videos)
         num_workers = min(workers or num_cores(), len(tasks))
         if progress is not None:
@@ -126,10 +134,11 @@ def prepare(
 class _Run:
     """One run's bookkeeping: what is to do, what became of it, what the catalog changed."""
 
-    def __init__(self, catalog: Catalog, writer: StoreWriter, retry: bool) -> None:
+    def __init__(self, catalog: Catalog, writer: StoreWriter, retry: bool, keep_original: bool) -> None:
         self._catalog = catalog
         self._writer = writer
         self._retry = retry
+        self._keeper = Keeper(writer) if keep_original else None
         self._left_out: dict[str, LeftOut] = {}
         self.report = PrepareReport()
         self.num_stored = 0
@@ -155,9 +164,12 @@ class _Run:
                 del known_bad[video.id]
             elif known is not None:
                 if is_unchanged(video.path, now, known):
+                    if self._keeper is not None and self._keeper.wants(video, now):
+                        tasks.append(replace(self._task(video, now, True), only_original=True))
                     continue
                 changed.append(video.id)
-            tasks.append(self._task(video, now))
+            keep = self._keeper is not None and self._keeper.wants(video, now)
+            tasks.append(self._task(video, now, keep))
         self.report.changed = tuple(changed)
         self._left_out = known_bad
         self._save_left_out()
@@ -169,7 +181,7 @@ class _Run:
         except OSError as error:
             raise self._writer.machine_error(error) from None
 
-    def _task(self, video: Video, source: Source) -> Task:
+    def _task(self, video: Video, source: Source, keep_original: bool) -> Task:
         return Task(
             video.id,
             video.path,
@@ -178,10 +190,18 @@ class _Run:
             video.end_s,
             source,
             self._writer.settings,
+            keep_original,
         )
 
     def take(self, result: Result) -> None:
         """Store a result, or note why there is none. Raises MachineError when nothing can be written."""
+        if not result.task.only_original:
+            self._take_pictures(result)
+        if self._keeper is not None and result.task.keep_original:
+            self._keeper.take(result)
+        self.report.num_done += 1
+
+    def _take_pictures(self, result: Result) -> None:
         task = result.task
         if result.write_error:
             raise self._writer.machine_error(OSError(result.write_error, os.strerror(result.write_error)))
@@ -201,7 +221,6 @@ class _Run:
                 self.report.damaged[task.id] = record.damage
                 logger.warning("%s is damaged, stored what could be decoded: %s", task.id, record.damage)
         result.pictures.unlink(missing_ok=True)
-        self.report.num_done += 1
 
     def _leave_out(self, video_id: str, entry: LeftOut) -> None:
         self._left_out[video_id] = entry
@@ -227,6 +246,9 @@ class _Run:
         report.num_already = len(kept) - self.num_stored
         report.not_in_catalog = tuple(sorted(set(writer.ids()).difference(labels)))
         report.num_relabelled = self._num_relabelled(labels)
+        if self._keeper is not None:
+            report.num_originals, report.original_bytes = self._keeper.num_kept, self._keeper.bytes
+            report.originals_not_kept = self._keeper.not_kept
         writer.finish(labels, self._catalog.splits, exclude=self._left_out.keys())
         self._say_changes()
         return report

@@ -19,6 +19,7 @@ from slicfast.data import ivf
 from slicfast.data.sealing import unseal
 from slicfast.data.store_files import PlacedArray, PlacedFile, damaged, load_array
 from slicfast.data.store_format import (
+    ORIGINALS,
     SHARDS,
     Int32Array,
     StoreHeader,
@@ -26,6 +27,7 @@ from slicfast.data.store_format import (
     Uint8Array,
     Uint32Array,
 )
+from slicfast.data.store_original import Original, Originals
 from slicfast.errors import ConfigError, DataError, one_of
 
 __all__ = ["ClipStore", "Cut", "DamagedClip", "StoreSettings"]
@@ -79,6 +81,7 @@ class ClipStore:
         label_ids: (N,) int32 into `label_names`, -1 without a label.
         label_names: the classes, sorted.
         splits: names of the splits.
+        originals: the files that videos were made from; None where none is kept.
 
     Raises:
         DataError: no store there, one that was never finished, or one made by another version.
@@ -93,6 +96,7 @@ class ClipStore:
     label_ids: Int32Array
     label_names: tuple[str, ...]
     splits: tuple[str, ...]
+    originals: Originals | None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -146,6 +150,9 @@ class ClipStore:
         self._frame_ends = PlacedArray(self._index / "frame_ends.npy", total, np.uint32)
         self._frame_crcs = PlacedArray(self._index / "frame_crcs.npy", total, np.uint32)
         self._shards: dict[int, PlacedFile] = {}
+        self.originals = None
+        if "original_shards" in summary:
+            self.originals = Originals(self.path / ORIGINALS, lambda name: load(f"{name}.npy"), summary)
 
     def _of_every_video(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if array.shape != (self._len,):
@@ -240,6 +247,25 @@ class ClipStore:
         )
         data = np.concatenate([np.frombuffer(header, dtype=np.uint8), *pieces])
         return Cut(data, np.searchsorted(needed, indices_T).astype(np.int32))
+
+    def original(self, video: int) -> Original:
+        """The file that a video was made from, where it was kept ('slicfast prepare --keep-original').
+
+        Raises:
+            DamagedClip: it cannot be read, or its checksum is wrong.
+            DataError: it was not kept.
+        """
+        video = int(video)
+        row = -1 if self.originals is None else int(self.originals.row_N[video])
+        if self.originals is None or row < 0:
+            raise DataError(
+                f"the clip store at {self.path} does not keep the original of '{self.id(video)}';"
+                " run the same 'slicfast prepare' with --keep-original"
+            )
+        try:
+            return self.originals.read(row, self.id(video))
+        except ValueError as error:
+            raise DamagedClip(self.id(video), -1, str(error)) from None
 
     def _pictures(self, video: int, wanted: list[int]) -> list[Uint8Array]:
         """The stored bytes of some pictures, each checked against its checksum."""

@@ -4,6 +4,7 @@ store.json              format, version, settings, name of the current index fol
 shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end) or NNNNNNNN.ivf (VP9),
                         then NNNNNNNN.json
 shards/shard-00000.npz  the same records as arrays; written when the shard is closed
+originals/shard-00000.* the same of the files that the videos were made from, where they are kept
 index-000001/*.npy      the records of all shards in order of id
 left_out.tsv            videos that could not be stored, with the reason
 
@@ -16,6 +17,7 @@ import itertools
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ VERSION = 2
 PLAIN_VERSION = 1  # of a store with nothing in it that the first readers do not know
 HEADER = "store.json"
 SHARDS = "shards"
+ORIGINALS = "originals"
 TMP = "tmp"
 LOCK = ".lock"
 LEFT_OUT = "left_out.tsv"
@@ -151,6 +154,15 @@ class VideoRecord:
         values["sizes"] = [int(size) for size in self.sizes]
         values["crcs"] = [int(crc) for crc in self.crcs]
         return json.dumps(values).encode("ascii")
+
+    def fits(self, data: memoryview) -> bool:
+        """Whether these are its pictures, checksums included."""
+        start = 0
+        for size, crc in zip(self.sizes, self.crcs, strict=True):
+            if zlib.crc32(data[start : start + size]) != crc:
+                return False
+            start += size
+        return start == len(data)
 
     @classmethod
     def from_json(cls, text: bytes) -> VideoRecord:

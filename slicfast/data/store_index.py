@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tarfile
@@ -21,11 +20,12 @@ from slicfast.data.store_format import (
     AnyArray,
     VideoRecord,
     pack_strings,
-    padding,
     sync_folder,
     unpack_strings,
     write_atomically,
 )
+from slicfast.data.store_original_writer import OriginalTable, save_originals
+from slicfast.data.store_shards import Kind
 
 PER_VIDEO = {
     "data_offset": np.uint64,
@@ -112,55 +112,7 @@ class ShardTable:
         return cls(shard, ids, labels, columns)
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """What a shard without its sidecar holds: whole videos, and the byte behind the last of them."""
-
-    records: list[VideoRecord]
-    data_offsets: list[int]
-    end: int
-
-
-def recover(shard: Path) -> Recovered:
-    """Read a shard from its start up to the first video that is not whole (checksums included)."""
-    records: list[VideoRecord] = []
-    data_offsets: list[int] = []
-    end = 0
-    with shard.open("rb") as file:
-        while True:
-            pictures = _read_member(file)
-            text = _read_member(file) if pictures is not None else None
-            if pictures is None or text is None:
-                break
-            try:
-                record = VideoRecord.from_json(text)
-                view, start = memoryview(pictures), 0
-                for size, crc in zip(record.sizes, record.crcs, strict=True):
-                    if zlib.crc32(view[start : start + size]) != crc:
-                        raise ValueError
-                    start += size
-                if start != len(pictures):
-                    raise ValueError
-            except (ValueError, KeyError, TypeError):
-                break
-            records.append(record)
-            data_offsets.append(end + BLOCK)
-            end = file.tell()
-    return Recovered(records, data_offsets, end)
-
-
-def _read_member(file: io.BufferedReader) -> bytes | None:
-    """One tar member's bytes with the file left behind its padding; None where it is not whole."""
-    try:
-        header = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict")
-    except tarfile.HeaderError:
-        return None
-    data = file.read(header.size)
-    return (
-        data
-        if len(data) == header.size and len(file.read(padding(header.size))) == padding(header.size)
-        else None
-    )
+VIDEOS = Kind(VideoRecord.from_json, ShardTable.save, ShardTable.load)
 
 
 def write_index(
@@ -170,6 +122,7 @@ def write_index(
     labels: Mapping[str, str | None],
     splits: Mapping[str, Iterable[str]],
     exclude: Collection[str] = (),
+    originals: Sequence[OriginalTable] = (),
 ) -> str:
     """Write a new index folder and return its name; store.json does not point to it yet.
 
@@ -181,7 +134,7 @@ def write_index(
     folder = store / f"{name}.partial"
     folder.mkdir()
     try:
-        _fill(folder, tables, previous, labels, splits, set(exclude))
+        _fill(folder, tables, previous, labels, splits, set(exclude), originals)
         for path in folder.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -201,6 +154,7 @@ def _fill(
     labels: Mapping[str, str | None],
     splits: Mapping[str, Iterable[str]],
     exclude: set[str],
+    originals: Sequence[OriginalTable],
 ) -> None:
     every_id = [video_id for table in tables for video_id in table.ids]
     latest = {video_id: position for position, video_id in enumerate(every_id) if video_id not in exclude}
@@ -246,6 +200,7 @@ def _fill(
     for name in previous.splits if previous is not None else ():
         if name not in members and previous is not None:
             members[name] = previous.ids(previous.split(name))
+    kept = save_originals(save, ids, column("source_size"), column("source_fingerprint"), originals)
     row_of = {video_id: row for row, video_id in enumerate(ids)}
     split_files = {}
     for number, (name, split_ids) in enumerate(sorted(members.items())):
@@ -257,6 +212,7 @@ def _fill(
         "label_names": label_names,
         "splits": split_files,
         "shards": [table.shard.name for table in tables],
+        **kept,
         "crcs": {
             path.name: zlib.crc32(path.read_bytes())
             for path in sorted(folder.glob("*.npy"))

@@ -7,34 +7,34 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from slicfast.data.store import ClipStore
 from slicfast.data.store_format import (
-    BLOCK,
     HEADER,
     LOCK,
+    ORIGINALS,
     SHARDS,
     TMP,
     Source,
     StoreHeader,
     StoreSettings,
     VideoRecord,
-    padding,
-    sync_folder,
-    tar_header,
 )
-from slicfast.data.store_index import ShardTable, recover, write_index
+from slicfast.data.store_index import VIDEOS, write_index
+from slicfast.data.store_original import OriginalFacts
+from slicfast.data.store_original_writer import COPY_BYTES, OriginalsWriter
+from slicfast.data.store_shards import ShardSeries
 from slicfast.errors import ConfigError, DataError, MachineError, RunError
 
 __all__ = ["Source", "StoreSettings", "StoreWriter", "VideoRecord"]
 
 SHARD_BYTES = 4 << 30  # a shard is closed once it is larger; few enough shards for one file handle each
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-COPY_BYTES = 1 << 20
 
 logger = logging.getLogger("slicfast")
 
@@ -63,7 +63,8 @@ class StoreWriter:
         self.settings = settings or StoreSettings()
         self.tmp = self.path / TMP
         self._shard_bytes = shard_bytes
-        self._file = -1  # descriptor of the open shard
+        self._series: list[ShardSeries[Any, Any]] = []
+        self._originals: OriginalsWriter | None = None
         self._lock = -1
         self._check_settings()
         try:
@@ -115,33 +116,24 @@ class StoreWriter:
             self._header.write(self.path)
         self._clear_leftovers()
         self.tmp.mkdir()
-        (self.path / SHARDS).mkdir(exist_ok=True)
-        self._tables: list[ShardTable] = []
-        self._new_shard()
-        for shard in sorted((self.path / SHARDS).glob("shard-*.tar")):
-            table = ShardTable.load(shard)
-            if table is not None:
-                self._tables.append(table)
-                continue
-            self._close_shard()
-            shard.with_suffix(".npz").unlink(missing_ok=True)  # it would hide what is appended from now on
-            found = recover(shard)
-            if not found.records:
-                shard.unlink()
-                continue
-            self._new_shard(shard, found.records, found.data_offsets, found.end)
-            self._file = os.open(shard, os.O_RDWR)
-            os.truncate(self._file, self._end)
-            logger.info("recovered %d videos of %s", len(found.records), shard.name)
+        self._videos = ShardSeries(self.path / SHARDS, VIDEOS, self._shard_bytes)
+        self._series.append(self._videos)
+        if (self.path / ORIGINALS).is_dir():
+            self._open_originals()
         self._sources: dict[str, Source] = {}
-        for table in self._tables:
+        for table in self._videos.tables:
             columns = (
                 table.columns[f"source_{name}"].tolist() for name in ("size", "mtime_ns", "fingerprint")
             )
             for video_id, size, mtime_ns, fingerprint in zip(table.ids, *columns, strict=True):
                 self._sources[video_id] = Source(size, mtime_ns, fingerprint)
-        self._sources.update((record.id, record.source) for record in self._records)
-        self._num_members = sum(len(table.ids) for table in self._tables) + len(self._records)
+        self._sources.update((record.id, record.source) for record in self._videos.records)
+
+    def _open_originals(self) -> OriginalsWriter:
+        if self._originals is None:
+            self._originals = OriginalsWriter(self.path, self._shard_bytes)
+            self._series.append(self._originals.series)
+        return self._originals
 
     def _clear_leftovers(self) -> None:
         assert self._header is not None
@@ -149,20 +141,8 @@ class StoreWriter:
         for folder in self.path.glob("index-*"):
             if folder.name != self._header.index:
                 shutil.rmtree(folder, ignore_errors=True)
-        for partial in (*self.path.glob("*.partial"), *(self.path / SHARDS).glob("*.partial")):
+        for partial in self.path.glob("*.partial"):
             partial.unlink(missing_ok=True)
-
-    def _new_shard(
-        self,
-        shard: Path | None = None,  # None: made by the first video
-        records: Iterable[VideoRecord] = (),
-        data_offsets: Iterable[int] = (),
-        end: int = 0,
-    ) -> None:
-        self._shard = shard
-        self._records = list(records)
-        self._offsets = list(data_offsets)
-        self._end = end  # byte behind the last whole video
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -202,61 +182,28 @@ class StoreWriter:
             raise ValueError(f"'{record.id}': sizes, checksums and pictures do not belong together")
         if size >= 1 << 32:
             raise DataError(f"'{record.id}' takes {size >> 30} GiB; list it as several segments")
+        blocks = _blocks(pictures) if isinstance(pictures, Path) else (pictures,)
         try:
-            self._append(record, pictures, size)
-            if self._end >= self._shard_bytes:
-                self._close_shard()
+            self._videos.append(self.settings.suffix, size, blocks, lambda: record)
         except OSError as error:
             raise self.machine_error(error) from None
-
-    def _append(self, record: VideoRecord, pictures: Path | bytes, size: int) -> None:
-        if self._shard is None:
-            taken = [int(path.stem[6:]) for path in (self.path / SHARDS).glob("shard-*.tar")]
-            self._shard = self.path / SHARDS / f"shard-{max(taken, default=-1) + 1:05d}.tar"
-            self._file = os.open(self._shard, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        stem = f"{self._num_members:08d}"
-        text = record.to_json()
-        try:
-            os.lseek(self._file, self._end, os.SEEK_SET)
-            _write(self._file, tar_header(f"{stem}.{self.settings.suffix}", size))
-            if isinstance(pictures, Path):
-                with pictures.open("rb", buffering=0) as source:
-                    while block := source.read(COPY_BYTES):
-                        _write(self._file, block)
-            else:
-                _write(self._file, pictures)
-            tail = tar_header(f"{stem}.json", len(text)) + text + bytes(padding(len(text)))
-            _write(self._file, bytes(padding(size)) + tail)
-        except BaseException:
-            with suppress(OSError):
-                os.truncate(self._file, self._end)
-            raise
-        self._offsets.append(self._end + BLOCK)
-        self._end += BLOCK + size + padding(size) + len(tail)
-        self._records.append(record)
         self._sources[record.id] = record.source
-        self._num_members += 1
 
-    def _close_shard(self) -> None:
-        """End the open shard's tar file and write its sidecar; an empty one is removed."""
-        if self._shard is None:
-            return
-        if self._records:
-            os.lseek(self._file, self._end, os.SEEK_SET)
-            try:
-                _write(self._file, bytes(2 * BLOCK))
-                os.fsync(self._file)
-                sync_folder(self._shard.parent)
-                self._tables.append(ShardTable.save(self._shard, self._records, self._offsets, self._end))
-            except BaseException:
-                with suppress(OSError):
-                    os.truncate(self._file, self._end)
-                raise
-        else:
-            self._shard.unlink()
-        os.close(self._file)
-        self._file = -1
-        self._new_shard()
+    def original(self, file_id: str) -> Source | None:
+        """What a kept file was when it was copied; None for one that is not kept."""
+        return None if self._originals is None else self._originals.source(file_id)
+
+    def add_original(self, file_id: str, path: Path, source: Source, facts: OriginalFacts) -> None:
+        """Keep a copy of a file; it replaces one with the same id. As safe against a kill as `add`.
+
+        Raises:
+            DataError: the file cannot be read, is too large, or has another size than `source` says.
+            MachineError: no space left; the store keeps what it had.
+        """
+        try:
+            self._open_originals().add(file_id, path, source, facts)
+        except OSError as error:
+            raise self.machine_error(error) from None
 
     def finish(
         self,
@@ -280,8 +227,12 @@ class StoreWriter:
         if not set(self._sources).difference(exclude):
             raise DataError(f"no video could be stored in {self.path}; the reasons are in left_out.tsv there")
         try:
-            self._close_shard()
-            name = write_index(self.path, self._tables, self.previous(), labels, splits, exclude)
+            for series in self._series:
+                series.close_shard()
+            originals = [] if self._originals is None else self._originals.series.tables
+            name = write_index(
+                self.path, self._videos.tables, self.previous(), labels, splits, exclude, originals
+            )
             header = StoreHeader(self.settings, name)
             header.write(self.path)
         except OSError as error:
@@ -293,17 +244,19 @@ class StoreWriter:
         """Close the open shard; what is stored stays for the next writer."""
         try:
             if self._lock >= 0:
-                with suppress(OSError):  # an open shard is recovered by the next writer
-                    self._close_shard()
+                for series in self._series:
+                    with suppress(OSError):  # an open shard is recovered by the next writer
+                        series.close_shard()
                 shutil.rmtree(self.tmp, ignore_errors=True)
         finally:
             self._release()
 
     def _release(self) -> None:
-        for descriptor in (self._file, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._file = self._lock = -1
+        for series in self._series:
+            series.release()
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
 
     def previous(self) -> ClipStore | None:
         """The store as readers see it, None before the first `finish` and where the index is damaged."""
@@ -325,7 +278,7 @@ class StoreWriter:
         return MachineError(f"cannot write the clip store at {self.path}: {error.strerror or error}")
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as source:
+        while block := source.read(COPY_BYTES):
+            yield block

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from slicfast.data.source import with_fingerprint
 from slicfast.data.store_format import Source, StoreSettings, VideoRecord
+from slicfast.data.store_original import OriginalFacts
 from slicfast.errors import DataError, MachineError
 
 STALL_S = 120.0  # a worker that shows no sign of life for so long is killed
@@ -30,7 +31,12 @@ BEAT_S = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """A video to transcode; `source` is what the file was when it was looked at."""
+    """A video to transcode; `source` is what the file was when it was looked at.
+
+    Attributes:
+        keep_original: tell what is in the file too, as it will be kept.
+        only_original: nothing else is to do; the pictures are stored already.
+    """
 
     id: str
     path: Path
@@ -39,6 +45,8 @@ class Task:
     end_s: float | None
     source: Source
     settings: StoreSettings
+    keep_original: bool = False
+    only_original: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Result:
         source: the file with its fingerprint.
         reason: one line, why it is left out.
         write_error: errno where the pictures could not be written, 0 otherwise.
+        facts: what is in the file, where it is to be kept; None where it cannot be told.
+        facts_reason: one line, why not.
     """
 
     task: Task
@@ -59,6 +69,8 @@ class Result:
     source: Source
     reason: str = ""
     write_error: int = 0
+    facts: OriginalFacts | None = None
+    facts_reason: str = ""
 
 
 class WorkerPool:
@@ -255,7 +267,7 @@ def serve(descriptor: int) -> None:
         line.send(None)  # started
         while True:
             task, target = line.next_task()
-            line.send(_work(task, target, line))
+            line.send(_with_facts(_work(task, target, line), line))
             target = None
     except _ParentGone:
         if target is not None:
@@ -269,6 +281,8 @@ def _work(task: Task, target: Path, beat: _Line) -> Result:
     from slicfast.data.transcode import OutputError, transcode
 
     source = with_fingerprint(task.path, task.source)
+    if task.only_original:
+        return Result(task, None, target, source)
     write_error = 0
     try:
         with target.open("wb") as out:
@@ -292,3 +306,20 @@ def _work(task: Task, target: Path, beat: _Line) -> Result:
             write_error = error.errno or errno.EIO
     target.unlink(missing_ok=True)
     return Result(task, None, target, source, reason, write_error)
+
+
+def _with_facts(result: Result, beat: _Line) -> Result:
+    """The result with what is in the file, where it is to be kept."""
+    from slicfast.data.decode import one_line
+    from slicfast.data.original_facts import original_facts
+
+    if not result.task.keep_original:
+        return result
+    try:
+        return replace(result, facts=original_facts(result.task.path, beat))
+    except _ParentGone:
+        raise
+    except DataError as error:
+        return replace(result, facts_reason=str(error))
+    except Exception as error:
+        return replace(result, facts_reason=f"{type(error).__name__}: {one_line(str(error))}")
