@@ -85,9 +85,15 @@ class AugmentConfig(Section):
 
 
 class MotionConfig(Section):
-    view: Literal["none", "difference"] = "difference"
+    view: Literal["none", "difference", "flow"] = "difference"  # flow: as stored by prepare --flow
+    components: Literal["horizontal", "both"] = "horizontal"  # of the flow; both: prepare --flow-both
     prob: Probability = 0.25  # for the positive and for anchor_again, each
     gain: Positive = 4.0  # frame difference times this, around grey
+
+
+class FlowConfig(Section):
+    # As the published code: the photometric draw applied to flow too, u neither scaled nor negated.
+    faithful: bool = False
 
 
 class SamplingConfig(Section):
@@ -189,6 +195,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     motion: MotionConfig = MotionConfig()
+    flow: FlowConfig = FlowConfig()
     sampling: SamplingConfig = SamplingConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -204,6 +211,8 @@ class Config(Section):
                 f"train.batch_size {self.train.batch_size} is not a multiple of"
                 f" train.accumulation_steps {self.train.accumulation_steps}"
             )
+        if self.flow.faithful and self.motion.components == "both":
+            raise ValueError("flow.faithful is about horizontal flow; set motion.components to horizontal")
         return self
 
     @classmethod

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_data import encode_pictures, record_of, smooth_video
+from small_data import encode_pictures, gliding_video, record_of, smooth_video, write_video
 
+from slicfast.data.catalog import read_catalog
+from slicfast.data.prepare import prepare
+from slicfast.data.prepare_flow import prepare_flow
 from slicfast.data.store import ClipStore
 from slicfast.data.store_writer import StoreSettings, StoreWriter
 
@@ -58,3 +61,21 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
             splits["test" if number % 6 in (4, 5) else "train"].append(video_id)
         writer.finish(labels, splits)
     return ClipStore(path)
+
+
+@pytest.fixture(scope="session")
+def gliding_store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """6 videos of 64 x 48 pixels and 40-45 pictures with flow of both kinds, splits train (4) and test (2).
+
+    Pictures glide to the right by 1.5 pixels and upwards by 0.75 (in stored pixels). Read-only.
+    """
+    folder = tmp_path_factory.mktemp("gliding")
+    for number in range(6):
+        video_THWC = gliding_video(np.random.default_rng(number), 40 + number, 128, 96, (3.0, -1.5))
+        split, label = ("train", "test")[number // 4], ("left", "right")[number % 2]
+        write_video(folder / "videos" / split / label / f"{number}.mkv", video_THWC, codec="ffv1")
+    catalog = read_catalog(folder / "videos")
+    prepare(catalog, folder / "store", StoreSettings(short_side=48), workers=1)
+    prepare_flow(catalog, folder / "store", workers=1)
+    prepare_flow(catalog, folder / "store", "both", workers=1)
+    return ClipStore(folder / "store")

@@ -127,6 +127,7 @@ def test_unknown_key_near_to_nothing_lists_what_there_is() -> None:
         ("optim.lr=fast", ("optim.lr", "number", "got 'fast'")),
         ("cluster.method=finsh", ("cluster.method", "'finch'", "got 'finsh'")),
         ("motion.prob=1.5", ("motion.prob", "less than or equal to 1", "got 1.5")),
+        ("motion.view=flwo", ("motion.view", "'flow'", "got 'flwo'")),
         ("augment.min_area=2", ("augment.min_area",)),
         ("augment.blur_kernel=4", ("augment", "blur_kernel must be odd", "got 4")),
         ("augment.max_area=0.1", ("min_area 0.25 is above max_area 0.1",)),
@@ -197,3 +198,9 @@ def test_forbidden_file_says_so(tmp_path: Path) -> None:
 def test_values_cannot_be_changed_after_validation() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config.load().optim.lr = 3  # type: ignore[misc]
+
+
+def test_faithful_flow_is_horizontal() -> None:
+    assert Config.load(None, ["flow.faithful=true", "motion.view=flow"]).flow.faithful
+    with pytest.raises(ConfigError, match=r"set motion\.components to horizontal"):
+        Config.load(None, ["flow.faithful=true", "motion.components=both"])

@@ -61,6 +61,7 @@ class ClipParams:
         flip: (N,) bool, mirrored left to right.
         colour: (N, 3, 3) float32, A above.
         contrast_offset: (N,) float32, b (1 - k): the share of the frame's mean luma added to each channel.
+        offset: (N, 3) float32, added to each channel in 8-bit levels, whatever the picture.
         blur: (N,) bool.
     """
 
@@ -69,6 +70,7 @@ class ClipParams:
     flip: Bool
     colour: Float32
     contrast_offset: Float32
+    offset: Float32
     blur: Bool
 
     def __len__(self) -> int:
@@ -120,6 +122,7 @@ def draw(
         flip=u[:, _FLIP] < config.flip_prob,
         colour=colour.astype(np.float32),
         contrast_offset=contrast_offset.astype(np.float32),
+        offset=np.zeros((len(u), 3), dtype=np.float32),
         blur=photometric_N & (u[:, _BLUR] < config.blur_prob),
     )
 
@@ -205,5 +208,6 @@ def centre_crop(
         flip=np.zeros(num, dtype=bool),
         colour=colour.astype(np.float32),
         contrast_offset=np.zeros(num, dtype=np.float32),
+        offset=np.zeros((num, 3), dtype=np.float32),
         blur=np.zeros(num, dtype=bool),
     )

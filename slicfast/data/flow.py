@@ -5,8 +5,8 @@ right, v downwards. It is stored in grey levels, of a picture's own size:
 
     level = round(128 + 6.375 * displacement * 240 / shorter side), clipped to 0-255
 
-which is +-20 pixels in a picture of 240 rows, as the published configurations have it, and the same motion
-gives the same level at whatever size the video is stored. n pictures have n - 1 fields.
+which is +-20 pixels in a picture of 240 rows, +-10.7 in one of 128; the same motion gives the same level at
+whatever size the video is stored. n pictures have n - 1 fields.
 """
 
 from __future__ import annotations

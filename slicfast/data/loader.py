@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig, MotionConfig
+from slicfast.data.flow_store import FlowStore
 from slicfast.data.motion import difference_view
 from slicfast.data.pipeline import channel_bounds
 from slicfast.data.producer import ClipProducer, Produced
@@ -61,6 +62,7 @@ class ClipLoader:
         motion: how requests with the view DIFFERENCE are shown; None: as MotionConfig has it.
         resize: rows and columns before the evaluation crop; None: 128 x 171 scaled with the crop.
         geometry: what is shown of an evaluation clip instead of that centre crop (`slicfast.data.views`).
+        flow: where requests with the view FLOW are read (`open_flow`); None: there will be none.
         candidates: rows of videos that may stand in for damaged ones; None: all of the store.
         device: "cpu", "cuda" or "cuda:1".
         num_threads: of DALI; 0: a core each.
@@ -83,6 +85,7 @@ class ClipLoader:
         motion: MotionConfig | None = None,
         resize: tuple[int, int] | None = None,
         geometry: Geometry | None = None,
+        flow: FlowStore | None = None,
         candidates: npt.ArrayLike | None = None,
         device: str | torch.device = "cpu",
         num_threads: int = 0,
@@ -100,13 +103,14 @@ class ClipLoader:
             augment=augment,
             resize=resize,
             geometry=geometry,
+            flow=flow,
             candidates=candidates,
             device=self._device,
             num_threads=num_threads or num_cores(),
             max_batch=max_batch,
         )
         self._tally = DamageTally(config.max_bad_share)
-        self._may_leave_range = augment is not None
+        self._may_leave_range = augment is not None or flow is not None
         low_3, high_3 = channel_bounds(config.mean, config.std)
         # A row of pixels long: three channels at a time, clamping would be slow.
         self._low = low_3.repeat(config.crop_size).to(self._device)

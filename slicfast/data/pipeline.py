@@ -185,7 +185,7 @@ class ClipPipeline:
             "roi_end": end_N2,
             "colour": (self._scale[:, None] * params.colour).astype(np.float32),
             "contrast": contrast_N33.astype(np.float32),
-            "offset": np.tile((-255.0 * self._scale * self._mean).astype(np.float32), (num, 1)),
+            "offset": (self._scale * (params.offset - 255.0 * self._mean)).astype(np.float32),
             "blur": params.blur,
             "blur_sigma": np.broadcast_to(self._blur.sigmas(region_N2), (num, 2)),
         }

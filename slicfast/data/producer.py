@@ -9,6 +9,8 @@ import torch
 
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
+from slicfast.data.flow_store import FlowStore
+from slicfast.data.flow_view import show_flow
 from slicfast.data.pipeline import ClipPipeline, DecodeError
 from slicfast.data.reading import ClipReader, Reading
 from slicfast.data.requests import Requests, View
@@ -33,6 +35,7 @@ class ClipProducer:
         augment: AugmentConfig | None,
         resize: tuple[int, int] | None,
         geometry: Geometry | None = None,
+        flow: FlowStore | None = None,
         candidates: npt.ArrayLike | None,
         device: torch.device,
         num_threads: int,
@@ -46,7 +49,8 @@ class ClipProducer:
         self._geometry = geometry
         if augment is None and geometry is None:
             centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
-        self._reader = ClipReader(store, config.clip_length, candidates)
+        self._flow = flow
+        self._reader = ClipReader(store, config.clip_length, candidates, flow)
         self._pipeline = ClipPipeline(
             clip_length=config.clip_length,
             crop_size=config.crop_size,
@@ -121,9 +125,14 @@ class ClipProducer:
         return reading
 
     def _params(self, requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayLike) -> ClipParams:
+        is_flow_N = requests_N["view"] == View.FLOW
         is_motion_N = requests_N["view"] == View.DIFFERENCE
         if self._geometry is not None:
-            return self._geometry(requests_N, width_N, height_N)
-        if self._augment is None:
-            return centre_crop(len(requests_N), self._resize, self._crop_size, is_motion_N)
-        return draw(requests_N["seed"], width_N, height_N, self._augment, is_motion_N)
+            params = self._geometry(requests_N, width_N, height_N)
+        elif self._augment is None:
+            params = centre_crop(len(requests_N), self._resize, self._crop_size, is_motion_N)
+        else:
+            params = draw(requests_N["seed"], width_N, height_N, self._augment, is_motion_N)
+        if self._flow is None or self._flow.faithful or not is_flow_N.any():
+            return params
+        return show_flow(params, is_flow_N, width_N, height_N, self._flow.components)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from slicfast.data.augment import uniforms
+from slicfast.data.flow_store import FlowStore
 from slicfast.data.jpeg import HeaderCheck
-from slicfast.data.requests import Requests, Role, frame_indices
+from slicfast.data.requests import Requests, Role, View, frame_indices
 from slicfast.data.store import ClipStore, DamagedClip
 from slicfast.errors import RunError
 
@@ -49,15 +50,23 @@ class ClipReader:
 
     Args:
         candidates: rows of videos that may stand in; None: all of the store.
+        flow: where clips of the view FLOW are read.
     """
 
-    def __init__(self, store: ClipStore, clip_length: int, candidates: npt.ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        clip_length: int,
+        candidates: npt.ArrayLike | None = None,
+        flow: FlowStore | None = None,
+    ) -> None:
         self._store = store
+        self._flow = flow
         self._clip_length = clip_length
         rows = np.arange(len(store)) if candidates is None else np.asarray(candidates)
         self._candidates = rows.astype(np.int64)
         self._headers = HeaderCheck()
-        self._undecodable: dict[tuple[int, int, int], DamagedClip] = {}
+        self._undecodable: dict[tuple[int, ...], DamagedClip] = {}
 
     def read(self, requests_N: Requests) -> Reading:
         """The bytes of N clips. Raises RunError where a clip finds no sound substitute."""
@@ -79,11 +88,22 @@ class ClipReader:
         self._undecodable[_key(request)] = DamagedClip(self._store.id(video), -1, reason)
 
     def _pictures(self, request: Requests) -> list[npt.NDArray[np.uint8]]:
-        store, video = self._store, int(request["video"][0])
+        video = int(request["video"][0])
         if self._undecodable and (damage := self._undecodable.get(_key(request))) is not None:
             raise damage
-        num_frames = store.num_frames[video]
-        indices = frame_indices(request, self._clip_length, num_frames)[0]
+        if request["view"][0] != View.FLOW:
+            return self._stored(self._store, video, request)
+        assert self._flow is not None, "a clip of flow was asked of a loader without it"
+        row = int(self._flow.row_N[video])
+        if row < 0:
+            raise DamagedClip(self._store.id(video), -1, "it has no flow")
+        try:
+            return self._stored(self._flow.fields, row, request)
+        except DamagedClip as damage:
+            raise DamagedClip(damage.video_id, damage.frame, f"flow: {damage.reason}") from None
+
+    def _stored(self, store: ClipStore, video: int, request: Requests) -> list[npt.NDArray[np.uint8]]:
+        indices = frame_indices(request, self._clip_length, store.num_frames[video])[0]
         pictures = store.frames(video, indices)
         width, height = int(store.width[video]), int(store.height[video])
         for index, picture in zip(indices, pictures, strict=True):
@@ -114,12 +134,12 @@ class ClipReader:
         def add(row: int, start: int | None) -> None:
             substitute = request.copy()
             substitute["video"] = row
-            last = max(int(self._store.num_frames[row]) - 1 - span, 0)
+            last = max(self._length(row, request) - 1 - span, 0)
             substitute["start"] = min(int(request["start"][0]), last) if start is None else start
             chain.append(substitute)
 
         if request["role"][0] == Role.EVAL:
-            num_starts = max(int(self._store.num_frames[video]) - span, 1)
+            num_starts = max(self._length(video, request) - span, 1)
             for place in u[NUM_SUBSTITUTES:]:
                 add(video, int(place * num_starts))
         for place in u[:NUM_SUBSTITUTES]:
@@ -128,9 +148,16 @@ class ClipReader:
                 add(row, None)
         return chain
 
+    def _length(self, video: int, request: Requests) -> int:
+        """Pictures, or fields of flow, that a video has for such a request."""
+        if self._flow is not None and request["view"][0] == View.FLOW:
+            return int(self._flow.num_fields_N[video])
+        return int(self._store.num_frames[video])
 
-def _key(request: Requests) -> tuple[int, int, int]:
-    return int(request["video"][0]), int(request["start"][0]), int(request["stride"][0])
+
+def _key(request: Requests) -> tuple[int, ...]:
+    is_flow = request["view"][0] == View.FLOW
+    return int(request["video"][0]), int(request["start"][0]), int(request["stride"][0]), int(is_flow)
 
 
 class DamageTally:

@@ -29,6 +29,7 @@ class View(IntEnum):
 
     RGB = 0
     DIFFERENCE = 1  # grey frame differences
+    FLOW = 2  # stored optical flow; frame k is the field from store frame k to k + 1
 
 
 class Role(IntEnum):

@@ -24,16 +24,22 @@ class SampleSampler:
         rows: (N,) store rows of the training videos.
         num_frames: (N,) their frames; each at least ``config.data.min_training_frames``.
         config: the run's configuration.
+        has_flow: (N,) which of them have stored flow; the others are never shown by it. None: all have.
 
     Raises:
         DataError: fewer than two videos.
         ConfigError: a batch larger than the training set.
     """
 
-    def __init__(self, rows: Rows, num_frames: npt.ArrayLike, config: Config) -> None:
+    def __init__(
+        self, rows: Rows, num_frames: npt.ArrayLike, config: Config, has_flow: npt.ArrayLike | None = None
+    ) -> None:
         self.rows_N = np.asarray(rows, dtype=np.int32)
         self.num_frames_N = np.asarray(num_frames, dtype=np.int64)
         self.config = config
+        self.has_flow_N = np.broadcast_to(
+            np.asarray(True if has_flow is None else has_flow), self.rows_N.shape
+        )
         self.roles = [Role.ANCHOR, Role.POSITIVE]
         if config.loss.temporal_weight > 0:
             self.roles.append(Role.ANCHOR_AGAIN)
@@ -82,8 +88,8 @@ class SampleSampler:
         positive_start_B = self._positive_start(positive_B, anchor_B, anchor_start_B, start_B)
         clips = {
             Role.ANCHOR: (anchor_B, anchor_start_B, np.full(size, View.RGB)),
-            Role.POSITIVE: (positive_B, positive_start_B, self._view(motion_B)),
-            Role.ANCHOR_AGAIN: (anchor_B, anchor_start_B, self._view(motion_again_B)),
+            Role.POSITIVE: self._shown(positive_B, positive_start_B, motion_B),
+            Role.ANCHOR_AGAIN: self._shown(anchor_B, anchor_start_B, motion_again_B),
         }
         batch = np.empty((len(self.roles), size), dtype=REQUEST)
         for place, role in enumerate(self.roles):
@@ -146,10 +152,20 @@ class SampleSampler:
         )
         return start_B
 
-    def _view(self, uniform_B: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    def _shown(
+        self, video_B: Rows, start_B: npt.NDArray[np.int64], uniform_B: npt.NDArray[np.float64]
+    ) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Video, start and view of each clip; a window of flow ends with the last field, of n - 1."""
         motion = self.config.motion
-        shown = View.DIFFERENCE if motion.view == "difference" else View.RGB
-        return np.where(uniform_B < motion.prob, shown, View.RGB)
+        drawn_B = uniform_B < motion.prob
+        if motion.view == "difference":
+            return video_B, start_B, np.where(drawn_B, View.DIFFERENCE, View.RGB)
+        if motion.view == "none":
+            return video_B, start_B, np.full(len(start_B), View.RGB)
+        flow_B = drawn_B & self.has_flow_N[video_B]
+        last_B = np.maximum(self._last_start(video_B) - 1, 0)
+        start_B = np.where(flow_B, np.minimum(start_B, last_B), start_B)
+        return video_B, start_B, np.where(flow_B, View.FLOW, View.RGB)
 
 
 def take_part(requests: Requests, num_roles: int, part: int, num_parts: int) -> Requests:

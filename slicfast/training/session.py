@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slicfast.assignment import Assignment
 from slicfast.config import Config
+from slicfast.data.flow_store import FlowStore, open_flow
 from slicfast.data.loader import ClipLoader
 from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
@@ -127,7 +128,9 @@ def open_session(
         )
     store = ClipStore(config.data.store)
     rows_N = training_rows(store, config)
-    sampler = SampleSampler(rows_N, store.num_frames[rows_N], config)
+    flow = training_flow(store, rows_N, config)
+    has_flow_N = None if flow is None else flow.has(rows_N)
+    sampler = SampleSampler(rows_N, store.num_frames[rows_N], config, has_flow_N)
     torch.manual_seed(config.seed)
     encoder = build_encoder(config.model)
     if resume is None and config.train.init_from is not None:
@@ -169,6 +172,7 @@ def open_session(
             config.data,
             augment=config.augment,
             motion=config.motion,
+            flow=flow,
             candidates=rows_N,
             device=str(device),
             num_threads=config.data.num_threads,
@@ -213,6 +217,22 @@ def training_rows(store: ClipStore, config: Config) -> npt.NDArray[np.integer]:
             f" (the longest has {longest}); lower data.clip_length, data.clip_stride or data.min_frames"
         )
     return long_enough
+
+
+def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Config) -> FlowStore | None:
+    """The flow that the motion view needs, if it does; says how many training videos have none."""
+    flow = open_flow(store, config)
+    if flow is not None and (num_without := int((~flow.has(rows_N)).sum())):
+        advice = f"'slicfast prepare' with --flow completes {flow.fields.path}"
+        if num_without == len(rows_N):
+            raise DataError(f"none of the {len(rows_N)} training videos has flow; {advice}")
+        logger.warning(
+            "%d of %d training videos have no flow and are shown as pictures alone; %s",
+            num_without,
+            len(rows_N),
+            advice,
+        )
+    return flow
 
 
 def require_same_run(saved: Checkpoint, config: Config, ids: tuple[str, ...]) -> None:

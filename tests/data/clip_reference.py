@@ -49,6 +49,8 @@ def clip(pictures: list[np.ndarray], params, row: int, size: int) -> np.ndarray:
             frame = frame[:, ::-1]
         mean_luma = (frame @ LUMA).mean()
         frames.append(
-            frame @ params.colour[row].T.astype(np.float64) + params.contrast_offset[row] * mean_luma
+            frame @ params.colour[row].T.astype(np.float64)
+            + params.contrast_offset[row] * mean_luma
+            + params.offset[row]
         )
     return np.stack(frames)

@@ -118,6 +118,33 @@ def test_motion_view_falls_on_positives_and_anchors_again_only():
     assert (none.batch(0, 0)["view"] == View.RGB).all()
 
 
+@pytest.mark.parametrize("anchor_start", ["first", "random"])
+def test_windows_of_flow_end_with_the_last_field(anchor_start):
+    lengths = random_lengths(40, low=16)
+    overrides = ["motion.prob=0.5", f"sampling.anchor_start={anchor_start}", "data.clip_stride=2"]
+    batches = [sampler_of(lengths, *overrides, f"motion.view={view}") for view in ("flow", "none")]
+    num_cut = 0
+    for epoch in range(30):
+        flow, plain = (sampler.batch(epoch, 0) for sampler in batches)
+        shown = flow["view"] == View.FLOW
+        assert 0 < shown[8:].sum() < 16 and not shown[:8].any()
+        assert (flow["start"] + 15 <= lengths[flow["video"]] - 1)[shown].all()  # 8 fields of every second
+        np.testing.assert_array_equal(flow["video"], plain["video"])
+        np.testing.assert_array_equal(flow["seed"], plain["seed"])
+        moved = plain["start"] - flow["start"]
+        assert set(moved[shown]) <= {0, 1} and not moved[~shown].any()
+        num_cut += moved.sum()
+    assert num_cut
+
+
+def test_videos_without_flow_are_shown_as_pictures():
+    config = Config.load(None, ["train.batch_size=64", "motion.view=flow", "motion.prob=1"])
+    has_flow = np.arange(64) % 2 == 0
+    batch = SampleSampler(np.arange(64), np.full(64, 40), config, has_flow).batch(0, 0)[64:]
+    np.testing.assert_array_equal(batch["view"] == View.FLOW, has_flow[batch["video"]])
+    assert set(batch["view"]) == {View.FLOW, View.RGB}
+
+
 def test_requests_name_store_rows_not_positions():
     rows = np.array([3, 7, 11, 20])
     batch = sampler_of(np.full(4, 40), batch_size=4, rows=rows).batch(0, 0)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from slicfast.config import Config
+from slicfast.data.catalog import read_catalog
+from slicfast.data.prepare_flow import prepare_flow
 from slicfast.engine.checkpoint import load_checkpoint, load_model, save_checkpoint
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import read_metrics
@@ -251,3 +255,25 @@ def test_the_frame_difference_view_reaches_the_network(tiny_config, tmp_path):
     train(tiny_config("train.epochs=1", "motion.view=none"), tmp_path / "none")
     train(tiny_config("train.epochs=1", "motion.prob=1"), tmp_path / "difference")
     assert losses(tmp_path / "none") != losses(tmp_path / "difference")
+
+
+def test_the_flow_view_reaches_the_network(tiny_config, gliding_store, tmp_path):
+    where = [f"data.store={gliding_store.path}", "train.epochs=1"]
+    options = {"none": ["motion.view=none"], "horizontal": [], "both": ["motion.components=both"]}
+    options["faithful"] = ["flow.faithful=true"]
+    for name, chosen in options.items():
+        train(tiny_config(*where, "motion.view=flow", "motion.prob=1", *chosen), tmp_path / name)
+    found = [losses(tmp_path / name) for name in options]
+    assert all(found[i] != found[j] for i in range(4) for j in range(i))
+
+
+def test_training_on_flow_that_is_not_there_is_one_line(tiny_config, tmp_path, caplog, gliding_store):
+    with pytest.raises(DataError, match=r"make it with 'slicfast prepare ROOT .* --flow'"):
+        train(tiny_config("motion.view=flow"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(gliding_store.path, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/flow-u")
+    catalog = read_catalog(gliding_store.path.parent / "videos")
+    prepare_flow(replace(catalog, videos=catalog.videos[:-1]), tmp_path / "store", workers=1)
+    train(tiny_config(f"data.store={tmp_path / 'store'}", "motion.view=flow"), tmp_path / "run", dry_run=True)
+    assert "1 of 4 training videos have no flow" in caplog.text
