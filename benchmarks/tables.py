@@ -18,6 +18,7 @@ from slicfast.evaluation.run import ROW_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT))  # for benchmarks.peers, also where this file is run by its path
 
 
 def newest(kind: str) -> Path:
@@ -56,12 +57,19 @@ def demo_seeds(results: dict[str, Any]) -> str:
     return markdown(["", "mean", "deviation", *(f"seed {seed}" for seed in results["seeds"])], rows)
 
 
+def peers(results: dict[str, Any]) -> str:
+    from benchmarks.peers import side_by_side
+
+    return markdown(side_by_side.COLUMNS, side_by_side.table_rows(results))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "demo-seeds": demo_seeds,
     "loader": bench(loader),
     "cluster": bench(cluster),
     "step": bench(step),
+    "peers": peers,
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -30,7 +31,7 @@ LIBRARIES = ("torch", "timm", "numpy", "scikit-learn", "nvidia-dali-cuda120", "n
 class Measurement:
     """Milliseconds of one run: the median and the range of the middle half, over ``num_runs`` runs.
 
-    ``cpu_ms`` sums over the threads of this process.
+    ``cpu_ms`` sums over the threads of this process and over processes that it started and that have ended.
     """
 
     cpu_ms: float
@@ -68,35 +69,61 @@ def measure_in_turn(
     synchronize: Callable[[], object] | None = None,
 ) -> dict[str, Measurement]:
     """Time several things as `measure` does one, a run of each in turn: so that all meet the same moods."""
+    repeated = repeat_in_turn(runs, num_runs=num_runs, num_warmup=num_warmup, synchronize=synchronize)
+    return {name: taken.summary() for name, taken in repeated.items()}
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Milliseconds of each run, in order; run k of one thing and run k of another were neighbours in time."""
+
+    cpu_ms: list[float]
+    wall_ms: list[float]
+
+    def summary(self) -> Measurement:
+        return Measurement(
+            cpu_ms=statistics.median(self.cpu_ms),
+            cpu_ms_quartiles=quartiles(self.cpu_ms),
+            wall_ms=statistics.median(self.wall_ms),
+            wall_ms_quartiles=quartiles(self.wall_ms),
+            num_runs=len(self.cpu_ms),
+        )
+
+
+def repeat_in_turn(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    num_runs: int = 10,
+    num_warmup: int = 2,
+    synchronize: Callable[[], object] | None = None,
+) -> dict[str, Repeated]:
+    """What `measure_in_turn` summarises."""
     if num_runs < 1:
         raise ValueError(f"num_runs must be at least 1; got {num_runs}")
     wait = synchronize or (lambda: None)
     for run in runs.values():
         for _ in range(num_warmup):
             run()
-    cpu: dict[str, list[float]] = {name: [] for name in runs}
-    wall: dict[str, list[float]] = {name: [] for name in runs}
+    repeated = {name: Repeated([], []) for name in runs}
     for _ in range(num_runs):
         for name, run in runs.items():
             wait()
-            cpu_start, wall_start = time.process_time(), time.perf_counter()
+            cpu_start, wall_start = cpu_seconds(), time.perf_counter()
             run()
             wait()
-            wall[name].append(1e3 * (time.perf_counter() - wall_start))
-            cpu[name].append(1e3 * (time.process_time() - cpu_start))
-    return {
-        name: Measurement(
-            cpu_ms=statistics.median(cpu[name]),
-            cpu_ms_quartiles=_quartiles(cpu[name]),
-            wall_ms=statistics.median(wall[name]),
-            wall_ms_quartiles=_quartiles(wall[name]),
-            num_runs=num_runs,
-        )
-        for name in runs
-    }
+            repeated[name].wall_ms.append(1e3 * (time.perf_counter() - wall_start))
+            repeated[name].cpu_ms.append(1e3 * (cpu_seconds() - cpu_start))
+    return repeated
 
 
-def _quartiles(values: list[float]) -> list[float]:
+def cpu_seconds() -> float:
+    """CPU time of this process so far, of all its threads, and of processes it started that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """First and third quartile; the value itself twice where there is one."""
     if len(values) == 1:
         return values * 2
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")

@@ -1,11 +1,13 @@
 """What is measured and what is written down with it."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 
-from slicfast.bench.harness import machine, measure, measure_in_turn, write_result
+from slicfast.bench.harness import Repeated, machine, measure, measure_in_turn, write_result
 
 
 def test_cpu_and_wall_time_are_told_apart():
@@ -41,6 +43,18 @@ def test_things_measured_in_turn_alternate():
     measured = measure_in_turn(runs, num_runs=3, num_warmup=1)
     assert calls == ["a", "b", *["a", "b"] * 3]
     assert list(measured) == ["a", "b"] and measured["a"].num_runs == 3
+
+
+def test_cpu_time_of_a_process_that_was_started_and_ended_counts():
+    spin = "import time\nwhile time.process_time() < 0.3: pass"
+    measured = measure(lambda: subprocess.run([sys.executable, "-c", spin]), num_runs=1, num_warmup=0)
+    assert measured.cpu_ms >= 300
+
+
+def test_repetitions_stay_in_order_and_their_summary_is_the_middle():
+    repeated = Repeated([3.0, 1.0, 2.0], [30.0, 10.0, 20.0]).summary()
+    assert repeated.cpu_ms == 2.0 and repeated.wall_ms == 20.0
+    assert repeated.cpu_ms_quartiles == [1.5, 2.5] and repeated.num_runs == 3
 
 
 def test_nothing_to_measure_is_refused():

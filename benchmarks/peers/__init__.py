@@ -1,0 +1,1 @@
+"""Readers of clips side by side: each in its natural form, the same clips, the same augmentations."""
