@@ -84,16 +84,22 @@ def synth(
 
 
 def prepare(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of videos, or a list file.")],
+    root: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROOT",
+            help="Folder of videos, list file or tar shards ({000..012} names several); a path or a URL.",
+        ),
+    ],
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Clip store to make, or to complete.")],
     kind: Annotated[
         str,
         typer.Option(
-            help="How the videos are organised: auto, folder, flat, list, ucf101, hmdb51 or kinetics."
+            help="How the videos are organised: auto, folder, flat, list, shards, ucf101, hmdb51, kinetics."
         ),
     ] = "auto",
     lists: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="The data set's split lists, where they lie elsewhere.", show_default=False),
     ] = None,
     dry_run: Annotated[
@@ -127,6 +133,12 @@ def prepare(
         typer.Option("--keep-original", help="Keep the files too, whole, for decoding them on a GPU."),
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what was left out before.")] = False,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds for a video, fetching included; four hours unless said.", show_default=False
+        ),
+    ] = None,
     flow: Annotated[
         bool, typer.Option("--flow", help="Also store optical flow, its horizontal part: STORE/flow-u.")
     ] = False,
@@ -145,6 +157,7 @@ def prepare(
     from slicfast.data.prepare import StoreSettings, estimate
     from slicfast.data.prepare import prepare as run
     from slicfast.data.prepare_flow import prepare_flow
+    from slicfast.data.workers import LIMIT_S
 
     given: dict[str, Any] = {
         "short_side": short_side,
@@ -174,6 +187,7 @@ def prepare(
             retry=retry,
             keep_original=keep_original,
             progress=_on(bar),
+            limit_s=time_limit or LIMIT_S,
         )
     _show_report(store, report)
     for components in parts:
@@ -186,6 +200,7 @@ def prepare(
                 limit=limit,
                 retry=retry,
                 progress=_on(bar),
+                limit_s=time_limit or LIMIT_S,
             )
         _show_report(flow_folder(store, components), report, "the flow of ")
     view = "" if not parts else " --set motion.view=flow"

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from slicfast.data.catalog import Catalog, Video
 from slicfast.data.decode import DEFAULT_FPS, open_video, quiet_ffmpeg
+from slicfast.data.fetch import fetch
+from slicfast.data.remote import Remote
 from slicfast.data.source import stat_source
 from slicfast.data.store_format import StoreSettings
 from slicfast.data.transcode import transcode
 from slicfast.errors import ConfigError, DataError
 
 NUM_HEADERS = 300  # videos whose headers are read
+NUM_FETCHED = 8  # remote videos that are looked at, in a temporary folder
 NUM_TRANSCODED = 12  # of these, how many are transcoded in part
 NUM_PICTURES = 8
 
@@ -51,27 +57,41 @@ def estimate(
     if not catalog.videos:
         raise DataError(f"no videos under {catalog.root}")
     videos = spread(catalog.videos, limit)
-    sample = spread(videos, NUM_HEADERS)
+    is_remote = any(isinstance(video.path, Remote) for video in videos)
+    sample = spread(videos, min(NUM_FETCHED if is_remote else NUM_HEADERS, len(videos)))
     unreadable: dict[str, str] = {}
     lengths: dict[str, tuple[float, float]] = {}
-    for video in sample:
-        try:
-            lengths[video.id] = _length(video)
-        except DataError as error:
-            unreadable[video.id] = str(error)
-    readable = [video for video in sample if video.id in lengths]
-    scale = len(videos) / len(sample)
-    seconds = scale * sum(seconds for seconds, _ in lengths.values())
-    if settings.fps is None:
-        num_pictures = scale * sum(pictures for _, pictures in lengths.values())
-    else:
-        num_pictures = seconds * settings.fps
-    num_bytes = num_pictures * _bytes_a_picture(spread(readable, NUM_TRANSCODED), settings)
-    if keep_original:
-        num_bytes += scale * sum(
-            size for size in {v.path: stat_source(v.path).size for v in readable}.values()
-        )
+    readable: list[Video] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="slicfast-"))) if is_remote else Path()
+        for number, video in enumerate(sample):
+            try:
+                here = _fetched(video, folder / str(number))
+                lengths[video.id] = _length(here)
+                readable.append(here)
+            except DataError as error:
+                unreadable[video.id] = str(error)
+        scale = len(videos) / len(sample)
+        seconds = scale * sum(seconds for seconds, _ in lengths.values())
+        if settings.fps is None:
+            num_pictures = scale * sum(pictures for _, pictures in lengths.values())
+        else:
+            num_pictures = seconds * settings.fps
+        num_bytes = num_pictures * _bytes_a_picture(spread(readable, NUM_TRANSCODED), settings)
+        if keep_original:
+            num_bytes += scale * sum(
+                size for size in {v.path: stat_source(v.path).size for v in readable}.values()
+            )
     return Estimate(len(videos), seconds / 3600, round(num_bytes), unreadable, len(sample))
+
+
+def _fetched(video: Video, target: Path) -> Video:
+    """The video as a file here. Raises DataError."""
+    if not isinstance(video.path, Remote):
+        return video
+    target = target.with_suffix(Path(video.path.name).suffix)
+    fetch(video.path, target)
+    return replace(video, path=target)
 
 
 def spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
@@ -85,6 +105,7 @@ def spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
 
 def _length(video: Video) -> tuple[float, float]:
     """Seconds and pictures of a video, or of the segment of it. Raises DataError."""
+    assert isinstance(video.path, Path)
     stat_source(video.path)
     with quiet_ffmpeg(), open_video(video.path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
@@ -104,6 +125,7 @@ def _bytes_a_picture(videos: Sequence[Video], settings: StoreSettings) -> float:
     """Mean over the first pictures of some videos, with their part in the index (8) and the record (20)."""
     num_bytes = num_pictures = 0
     for video in videos:
+        assert isinstance(video.path, Path)
         try:
             made = transcode(
                 video.path,

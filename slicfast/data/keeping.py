@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from slicfast.data.catalog import Video
 from slicfast.data.source import is_unchanged
@@ -47,7 +48,7 @@ class Keeper:
         if result.record is None and not (task.only_original or is_segment):
             return  # nothing came out of it: its own reason is told already
         reason = result.facts_reason or result.reason
-        if result.facts is not None:
+        if result.facts is not None and isinstance(task.path, Path):  # a fetched one is a file by now
             file_id = segment_of(task.id)[0] if is_segment else task.id
             try:
                 self.writer.add_original(file_id, task.path, result.source, result.facts)

@@ -11,21 +11,23 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
 from typing import Any
 
 from slicfast.data.catalog import Catalog, Video
 from slicfast.data.estimate import Estimate, estimate, spread
+from slicfast.data.fetch import fetch
 from slicfast.data.keeping import Keeper
 from slicfast.data.left_out import LeftOut, append_left_out, read_left_out, write_left_out
-from slicfast.data.source import is_unchanged, stat_source
+from slicfast.data.remote import FetchError, OutputFull, Remote
+from slicfast.data.source import is_unchanged, stat_sources
 from slicfast.data.store_format import Source, StoreSettings
 from slicfast.data.store_writer import StoreWriter
-from slicfast.data.workers import STALL_S, Result, Task, WorkerPool
+from slicfast.data.workers import LIMIT_S, STALL_S, Result, Task, WorkerPool
 from slicfast.device import num_cores
 from slicfast.errors import ConfigError, DataError
 
@@ -85,6 +87,7 @@ def prepare(
     keep_original: bool = False,
     progress: Progress | None = None,
     stall_s: float = STALL_S,
+    limit_s: float = LIMIT_S,
 ) -> PrepareReport:
     """Transcode the catalog's videos into the clip store at `store_path`, going on with one that is there.
 
@@ -95,6 +98,7 @@ def prepare(
         keep_original: keep the files too, also those of videos stored already; see `ClipStore.original`.
         progress: called with (videos done, videos to do, of these stored, name of the last).
         stall_s: a video that shows no progress for so long is left out.
+        limit_s: so is one that takes longer than this in all.
 
     Ctrl-C and SIGTERM end it cleanly (KeyboardInterrupt, SystemExit): what is stored stays, the index is
     not written, and the same call goes on from there.
@@ -117,8 +121,8 @@ def prepare(
         num_workers = min(workers or num_cores(), len(tasks))
         if progress is not None:
             progress(0, len(tasks), 0, "")
-        with _Interrupts() as interrupts, WorkerPool(num_workers, writer.tmp, stall_s) as pool:
-            for result in pool.run(tasks):
+        with _Interrupts() as interrupts, WorkerPool(num_workers, writer.tmp, stall_s, limit_s) as pool:
+            for result in pool.run(run.at_hand(tasks)):
                 if interrupts.received:
                     break
                 if result is not None:
@@ -148,15 +152,13 @@ class _Run:
         known_bad = read_left_out(self._writer.path)
         tasks: list[Task] = []
         changed = []
-        for video in videos:
+        for video, now in zip(videos, stat_sources(video.path for video in videos), strict=True):
             known, bad = self._writer.source(video.id), known_bad.get(video.id)
-            try:
-                now = stat_source(video.path)
-            except DataError as error:
+            if isinstance(now, DataError):
                 if known is None:  # a stored video is kept when its file is gone
-                    if bad is None or bad.reason != str(error):
-                        logger.warning("left out %s: %s", video.id, error)
-                    known_bad[video.id] = LeftOut(str(error))
+                    if bad is None or bad.reason != str(now):
+                        logger.warning("left out %s: %s", video.id, now)
+                    known_bad[video.id] = LeftOut(str(now))
                 continue
             if bad is not None:
                 if not self._retry and bad.source.size and is_unchanged(video.path, now, bad.source):
@@ -193,12 +195,30 @@ class _Run:
             keep_original,
         )
 
+    def at_hand(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """The tasks; videos that only this process can see (memory://) become files as their turn comes."""
+        for number, task in enumerate(tasks):
+            path = task.path
+            if isinstance(path, Remote) and path.is_in_process:
+                copy = self._writer.tmp / f"given-{number}{PurePosixPath(path.name).suffix[:16]}"
+                try:
+                    fetch(path, copy, task.source.size)
+                    task = replace(task, path=copy)
+                except FetchError:
+                    pass  # a worker finds the same and says it
+                except OutputFull as error:
+                    raise self._writer.machine_error(error.error) from None
+            yield task
+
     def take(self, result: Result) -> None:
         """Store a result, or note why there is none. Raises MachineError when nothing can be written."""
         if not result.task.only_original:
             self._take_pictures(result)
         if self._keeper is not None and result.task.keep_original:
             self._keeper.take(result)
+        path = result.task.path
+        if isinstance(path, Path) and path.parent == self._writer.tmp:  # it was fetched
+            path.unlink(missing_ok=True)
         self.report.num_done += 1
 
     def _take_pictures(self, result: Result) -> None:

@@ -14,7 +14,7 @@ from slicfast.data.estimate import spread
 from slicfast.data.flow import CONTENT, Components, flow_folder
 from slicfast.data.prepare import PrepareReport, Progress, prepare
 from slicfast.data.store import ClipStore, StoreSettings
-from slicfast.data.workers import STALL_S
+from slicfast.data.workers import LIMIT_S, STALL_S
 from slicfast.errors import DataError
 
 
@@ -28,6 +28,7 @@ def prepare_flow(
     retry: bool = False,
     progress: Progress | None = None,
     stall_s: float = STALL_S,
+    limit_s: float = LIMIT_S,
 ) -> PrepareReport:
     """Compute the flow of the catalog's videos that the clip store at `store_path` holds.
 
@@ -58,4 +59,5 @@ def prepare_flow(
         retry=retry,
         progress=progress,
         stall_s=stall_s,
+        limit_s=limit_s,
     )

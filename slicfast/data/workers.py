@@ -7,26 +7,28 @@ the parent alone. The parent owns the store; workers leave pictures in files tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, Pipe, wait
+from dataclasses import dataclass
+from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from types import TracebackType
 
-from slicfast.data.source import with_fingerprint
+from slicfast.data.remote import Remote
 from slicfast.data.store_format import Source, StoreSettings, VideoRecord
 from slicfast.data.store_original import OriginalFacts
-from slicfast.errors import DataError, MachineError
+from slicfast.errors import MachineError
 
 STALL_S = 120.0  # a worker that shows no sign of life for so long is killed
+LIMIT_S = 4 * 3600.0  # and one that takes longer than this for a video; a damaged clock may make hours of it
 POLL_S = 0.2
-BEAT_S = 1.0
+NUM_TASKS = 500  # a worker is replaced after so many videos, or once it is as large as this between two
+RESIDENT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Task:
     """
 
     id: str
-    path: Path
+    path: Path | Remote
     label: str | None
     start_s: float | None
     end_s: float | None
@@ -79,14 +81,27 @@ class WorkerPool:
     Args:
         tmp: folder for the pictures in the making.
         stall_s: seconds without a packet read after which a video is given up.
+        limit_s: seconds after which it is given up in any case, fetching it included.
+        num_tasks: videos after which a worker makes room for a fresh one.
+
+    Attributes:
+        num_started: workers so far.
     """
 
-    def __init__(self, num_workers: int, tmp: Path, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self,
+        num_workers: int,
+        tmp: Path,
+        stall_s: float = STALL_S,
+        limit_s: float = LIMIT_S,
+        num_tasks: int = NUM_TASKS,
+    ) -> None:
         self._num_workers = num_workers
         self._tmp = tmp
-        self._stall_s = stall_s
+        self._stall_s, self._limit_s = stall_s, limit_s
+        self._num_tasks = num_tasks
         self._workers: list[_Worker] = []
-        self._num_started = 0
+        self.num_started = 0
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -115,11 +130,11 @@ class WorkerPool:
                 yield None
             for worker in busy:
                 result = worker.receive() if worker.pipe in ready else None
-                if result is None and time.monotonic() - worker.last_beat > self._stall_s:
-                    result = worker.give_up(f"no progress for {self._stall_s:g} s while decoding it")
+                if result is None:
+                    result = self._overdue(worker)
                 if result is None:
                     continue
-                if worker.alive:
+                if worker.alive and not worker.is_worn(self._num_tasks):
                     idle.append(worker)
                 else:
                     worker.end()
@@ -130,9 +145,17 @@ class WorkerPool:
                     idle.pop().give(task)
                 yield result
 
+    def _overdue(self, worker: _Worker) -> Result | None:
+        now = time.monotonic()
+        if now - worker.last_beat > self._stall_s:
+            return worker.give_up(f"no progress for {self._stall_s:g} s while decoding it")
+        if now - worker.given > self._limit_s:
+            return worker.give_up(f"not done after {self._limit_s:g} s, the time limit of a video")
+        return None
+
     def _start(self) -> _Worker:
-        self._num_started += 1
-        worker = _Worker(self._tmp / f"worker-{self._num_started}")
+        self.num_started += 1
+        worker = _Worker(self._tmp / f"worker-{self.num_started}")
         self._workers.append(worker)
         return worker
 
@@ -147,11 +170,11 @@ class _Worker:
         self._heard = False
         self.task: Task | None = None
         self.alive = True
-        self.last_beat = time.monotonic()
+        self.given = self.last_beat = time.monotonic()
         self.pipe, theirs = Pipe()
         code = (
             f"import sys; sys.path[:] = {json.dumps([str(entry) for entry in sys.path])};"
-            f"from slicfast.data.workers import serve; serve({theirs.fileno()})"
+            f"from slicfast.data.work import serve; serve({theirs.fileno()})"
         )
         try:
             with self._log.open("wb") as log:
@@ -173,7 +196,7 @@ class _Worker:
         self._num_tasks += 1
         name = f"{self._pictures.name}-{self._num_tasks}.{task.settings.suffix}"
         self._target = self._pictures.with_name(name)
-        self.last_beat = time.monotonic()
+        self.given = self.last_beat = time.monotonic()
         with contextlib.suppress(OSError):  # a dead one is noticed when it is listened to
             self.pipe.send((task, self._target))
 
@@ -199,7 +222,18 @@ class _Worker:
         assert self.task is not None
         task, self.task = self.task, None
         self.end()
+        for left in self._target.parent.glob(f"{self._target.stem}.*"):  # what it was fetching or making
+            left.unlink(missing_ok=True)
         return Result(task, None, self._target, task.source, reason)
+
+    def is_worn(self, num_tasks: int) -> bool:
+        """Whether it has done its share, or holds on to more memory than a video takes."""
+        if self._num_tasks >= num_tasks:
+            return True
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+            return int(pages) * os.sysconf("SC_PAGE_SIZE") > RESIDENT_BYTES
+        return False
 
     def end(self) -> None:
         self.alive = False
@@ -223,103 +257,3 @@ def _why_died(code: int, last_words: str) -> str:
     else:
         why = f"decoding it ended the worker process (exit code {code})"
     return f"{why}: {last_words}" if last_words else why
-
-
-class _ParentGone(Exception):
-    """Nobody listens any more."""
-
-
-class _Line:
-    """The worker's end of the pipe; calling it tells the parent, at most once a BEAT_S, that work goes on."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last > BEAT_S:
-            self._last = now
-            self.send(None)
-
-    def send(self, message: Result | None) -> None:
-        try:
-            self._pipe.send(message)
-        except OSError:
-            raise _ParentGone from None
-
-    def next_task(self) -> tuple[Task, Path]:
-        try:
-            task, target = self._pipe.recv()
-        except (EOFError, OSError):
-            raise _ParentGone from None
-        return task, target
-
-
-def serve(descriptor: int) -> None:
-    """A worker's life: take tasks from the pipe until it closes."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    line = _Line(Connection(descriptor))
-    target: Path | None = None
-    try:
-        line.send(None)  # started
-        while True:
-            task, target = line.next_task()
-            line.send(_with_facts(_work(task, target, line), line))
-            target = None
-    except _ParentGone:
-        if target is not None:
-            target.unlink(missing_ok=True)
-
-
-def _work(task: Task, target: Path, beat: _Line) -> Result:
-    import av
-
-    from slicfast.data.decode import one_line
-    from slicfast.data.transcode import OutputError, transcode
-
-    source = with_fingerprint(task.path, task.source)
-    if task.only_original:
-        return Result(task, None, target, source)
-    write_error = 0
-    try:
-        with target.open("wb") as out:
-            made = transcode(task.path, out, task.settings, start_s=task.start_s, end_s=task.end_s, beat=beat)
-        source = replace(source, width=made.source_width, height=made.source_height)
-        record = VideoRecord(
-            task.id, task.label, made.fps, made.width, made.height, made.sizes, made.crcs, source, made.damage
-        )
-        return Result(task, record, target, source)
-    except _ParentGone:
-        raise
-    except DataError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "not enough memory to decode it"
-    except OutputError as error:
-        reason, write_error = "cannot be written", error.error.errno or errno.EIO
-    except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(str(error))}"
-        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):  # opening or closing target
-            write_error = error.errno or errno.EIO
-    target.unlink(missing_ok=True)
-    return Result(task, None, target, source, reason, write_error)
-
-
-def _with_facts(result: Result, beat: _Line) -> Result:
-    """The result with what is in the file, where it is to be kept."""
-    from slicfast.data.decode import one_line
-    from slicfast.data.original_facts import original_facts
-
-    if not result.task.keep_original:
-        return result
-    try:
-        return replace(result, facts=original_facts(result.task.path, beat))
-    except _ParentGone:
-        raise
-    except DataError as error:
-        return replace(result, facts_reason=str(error))
-    except Exception as error:
-        return replace(result, facts_reason=f"{type(error).__name__}: {one_line(str(error))}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slicfast.data.remote import Remote, Root, read_whole
 from slicfast.errors import DataError
 
 
@@ -15,14 +16,14 @@ class Video:
 
     Attributes:
         id: path under the catalog's root, POSIX, with extension; a segment adds "#start-end".
-        path: the file.
+        path: the file, or where it is to be fetched from.
         label: its class, where one is known.
         start_s: first second of the segment; None: from the first frame.
         end_s: end of the segment in seconds, exclusive; None: to the last frame.
     """
 
     id: str
-    path: Path
+    path: Path | Remote
     label: str | None = None
     start_s: float | None = None
     end_s: float | None = None
@@ -33,14 +34,14 @@ class Catalog:
     """The videos of a data set and the splits they are in.
 
     Attributes:
-        root: absolute folder that the ids start from.
+        root: absolute folder, here or elsewhere, that the ids start from.
         videos: sorted by id, every id once.
         splits: name -> sorted ids; no empty ones. A video may be in several splits or in none.
         missing: sorted names that a list gives (or a broken link points to) and that are not there.
-        kind: the layout that was read: folder, flat, list, ucf101, hmdb51 or kinetics.
+        kind: the layout that was read: folder, flat, list, shards, ucf101, hmdb51 or kinetics.
     """
 
-    root: Path
+    root: Root
     videos: tuple[Video, ...]
     splits: dict[str, tuple[str, ...]]
     missing: tuple[str, ...]
@@ -59,7 +60,7 @@ class Catalog:
 class Selection:
     """A catalog in the making: collects videos in any order, refuses contradictions."""
 
-    root: Path
+    root: Root
     videos: dict[str, Video] = field(default_factory=dict)
     splits: dict[str, set[str]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -117,10 +118,11 @@ class Index:
         return stem.lower() if self._ignore_case else stem
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, whatever its line ends. Raises DataError if it is none."""
+def read_lines(path: Path | str) -> list[str]:
+    """The lines of a UTF-8 text file or URL, whatever its line ends. Raises DataError if it is none."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # universal newlines: CRLF and LF alike
+        content = path.read_bytes() if isinstance(path, Path) else read_whole(path)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"list {path} is not UTF-8 text (byte {error.start}); expected one video a line"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from slicfast.data.catalogs.base import Selection, Video
+from slicfast.data.remote import Root
 from slicfast.errors import DataError
 
 SPLIT_NAMES = {
@@ -15,7 +15,7 @@ SPLIT_NAMES = {
 }
 
 
-def select_flat(root: Path, ids: Iterable[str]) -> Selection:
+def select_flat(root: Root, ids: Iterable[str]) -> Selection:
     """Every video below the root, without labels, in one split "train"."""
     selection = Selection(root)
     for video_id in ids:
@@ -23,7 +23,7 @@ def select_flat(root: Path, ids: Iterable[str]) -> Selection:
     return selection
 
 
-def select_folder(root: Path, ids: list[str]) -> Selection:
+def select_folder(root: Root, ids: list[str]) -> Selection:
     """root/[<split>/]<class>/.../x.mp4: the label is the first folder below the root (or the split folder).
 
     Top folders that are all named train, val (valid, validate, validation) or test are splits; otherwise
@@ -43,7 +43,7 @@ def select_folder(root: Path, ids: list[str]) -> Selection:
     return selection
 
 
-def _layout(root: Path, ids: list[str]) -> tuple[int, bool]:
+def _layout(root: Root, ids: list[str]) -> tuple[int, bool]:
     """How many folders lie above the splits or classes, and whether there are split folders."""
     depth = 0
     while True:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from slicfast.data.catalogs.base import Index, Selection, Video, read_lines
 from slicfast.data.catalogs.folders import SPLIT_NAMES
+from slicfast.data.remote import Root
 from slicfast.errors import ConfigError, DataError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")  # label, split and is_cc are in some files only
@@ -42,7 +43,7 @@ def is_kinetics_list(path: Path) -> bool:
         return False
 
 
-def one_version(lists: Sequence[Path], root: Path) -> list[Path]:
+def one_version(lists: Sequence[Path], root: Root) -> list[Path]:
     """The lists of one Kinetics, where a folder holds several: the one that the root's path names.
 
     Raises:
@@ -64,7 +65,7 @@ def one_version(lists: Sequence[Path], root: Path) -> list[Path]:
     )
 
 
-def select_kinetics(root: Path, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
+def select_kinetics(root: Root, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
     """Splits train, val, test from CSVs in any of the published layouts, told apart by their header.
 
     A clip's file is `<id>_000010_000020.*`, `<id>_10_20.*` or `<id>.*`, in any folder; the last is taken for

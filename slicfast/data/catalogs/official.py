@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slicfast.data.catalogs.base import Index, Selection, Video, read_lines
+from slicfast.data.remote import Root
 from slicfast.errors import DataError
 
 _UCF_LIST = re.compile(r"(train|test)list0*(\d+)\.txt", re.IGNORECASE)
@@ -22,7 +23,7 @@ def is_hmdb51_list(path: Path) -> bool:
     return _HMDB_LIST.fullmatch(path.name) is not None
 
 
-def select_ucf101(root: Path, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
+def select_ucf101(root: Root, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
     """trainlist01.txt ... testlist03.txt: splits train1, test1, ... test3.
 
     Lines are `Class/v_Class_gNN_cNN.avi [number]`; numbers are 1-based and named in classInd.txt beside the
@@ -73,7 +74,7 @@ def select_ucf101(root: Path, ids: Iterable[str], lists: Sequence[Path]) -> Sele
     return selection
 
 
-def select_hmdb51(root: Path, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
+def select_hmdb51(root: Root, ids: Iterable[str], lists: Sequence[Path]) -> Selection:
     """<class>_test_split<n>.txt with lines `name.avi {0,1,2}`: splits train1 (1), test1 (2), ... test3.
 
     A video that is 0 in every list is in no split. The label is the class in the list's name.

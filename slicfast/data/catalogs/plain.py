@@ -4,6 +4,7 @@
 jump/clip 7.mp4 jump
 "odd name.mp4 3" "long jump"        quotes where a name or label could be misread
 matches/final.mkv serve 12.5 15     a segment; "-" stands for no label
+https://host/videos/7.mp4 jump      anything that fsspec opens
 """
 
 from __future__ import annotations
@@ -11,30 +12,35 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from slicfast.data.catalogs.base import Selection, Video, read_lines
 from slicfast.data.catalogs.folders import SPLIT_NAMES
 from slicfast.data.catalogs.scan import VIDEO_EXTENSIONS, check_name
+from slicfast.data.remote import Remote, RemoteFolder, Root, is_url
 from slicfast.errors import ConfigError, DataError
 
-_LIST_SUFFIXES = (".txt", ".list", ".lst", ".csv", ".tsv")
+LIST_SUFFIXES = (".txt", ".list", ".lst", ".csv", ".tsv")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s|$)|\'([^\']*)\'(?=\s|$)')
 _EXTENSIONS = "|".join(extension[1:] for extension in sorted(VIDEO_EXTENSIONS))
 _UP_TO_EXTENSION = re.compile(rf".+?\.(?:{_EXTENSIONS})(?=\s|$)", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 
+Lists = list[tuple[str, Path | str]]  # split and list; a list elsewhere is a URL
 
-def find_lists(root: Path, lists: Path | None) -> list[tuple[str, Path]]:
+
+def find_lists(root: Root, lists: Path | str | None) -> Lists:
     """(split, file) of the lists: a file is "train"; a folder is searched for train.txt, val.txt, test.txt.
 
     Raises:
         ConfigError: no list is there.
     """
-    if lists is not None and not lists.is_dir():
+    if isinstance(lists, str) or (lists is not None and not lists.is_dir()):
         return [("train", lists)]
     folder = lists or root
+    if isinstance(folder, RemoteFolder):
+        raise ConfigError(f"kind list needs the list itself; name it, as in {folder}/train.txt")
     found: dict[str, Path] = {}
     try:
         names = sorted(path.name for path in folder.iterdir())
@@ -42,7 +48,7 @@ def find_lists(root: Path, lists: Path | None) -> list[tuple[str, Path]]:
         raise DataError(f"cannot read folder {folder}: {error.strerror or error}") from None
     for name in names:
         stem, suffix = os.path.splitext(name.lower())
-        if suffix in _LIST_SUFFIXES and stem in SPLIT_NAMES:
+        if suffix in LIST_SUFFIXES and stem in SPLIT_NAMES:
             found.setdefault(SPLIT_NAMES[stem], folder / name)
     if not found:
         raise ConfigError(
@@ -51,18 +57,18 @@ def find_lists(root: Path, lists: Path | None) -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def select_listed(root: Path, lists: list[tuple[str, Path]]) -> Selection:
+def select_listed(root: Root, lists: Lists) -> Selection:
     """The videos of plain lists. Paths are relative to the root or else to the list's folder, or absolute.
 
-    An id is the path under the root; a video outside the root has its absolute path for an id. A line that
-    says the same twice counts once.
+    An id is the path under the root; a video outside the root has its absolute path or URL for an id. A line
+    that says the same twice counts once. Whether remote videos are there is not asked: there may be millions.
 
     Raises:
         DataError: an unreadable list, or a bad line, with its number.
     """
     selection = Selection(root)
     folders = _Folders()
-    prefix = os.path.join(root, "")
+    prefix = f"{str(root).rstrip('/')}/"
     for split, path in lists:
         for number, line in enumerate(read_lines(path), start=1):
             line = line.strip()
@@ -72,18 +78,28 @@ def select_listed(root: Path, lists: list[tuple[str, Path]]) -> Selection:
             listed, label, start_s, end_s = _parse(line, source)
             check_name(listed, source)
             segment = "" if start_s is None or end_s is None else f"#{_seconds(start_s)}-{_seconds(end_s)}"
-            file = next((f for f in _candidates(listed, root, path.parent) if folders.has(f)), None)
-            if file is None:
+            place = _place(listed, root, path, folders)
+            if place is None:
                 selection.missing.add(listed + segment)
                 continue
-            video_id = file.removeprefix(prefix).replace(os.sep, "/") + segment
-            selection.add(Video(video_id, Path(file), label, start_s, end_s), split, source)
+            where = str(place) if isinstance(place, Path) else listed if is_url(listed) else prefix + listed
+            video_id = where.removeprefix(prefix).replace(os.sep, "/")
+            selection.add(Video(video_id + segment, place, label, start_s, end_s), split, source)
     return selection
 
 
-def _candidates(listed: str, root: Path, list_folder: Path) -> Iterator[str]:
-    yield os.path.normpath(os.path.join(root, listed))  # an absolute path stays as it is
-    yield os.path.normpath(os.path.join(list_folder, listed))
+def _place(listed: str, root: Root, list_file: Path | str, folders: _Folders) -> Path | Remote | None:
+    """Where a listed video is; None for one that should be here and is not."""
+    if is_url(listed):
+        return Remote(listed, PurePosixPath(urlsplit(listed).path).name)
+    if isinstance(root, RemoteFolder):
+        return root / listed
+    bases = [root, *([list_file.parent] if isinstance(list_file, Path) else [])]
+    for base in bases:
+        file = os.path.normpath(os.path.join(base, listed))  # an absolute path stays as it is
+        if folders.has(file):
+            return Path(file)
+    return None
 
 
 def _parse(line: str, source: str) -> tuple[str, str | None, float | None, float | None]:

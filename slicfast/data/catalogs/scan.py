@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slicfast.data.remote import Root
 from slicfast.errors import DataError
 
 # Containers and raw streams that FFmpeg reads; the case of an extension does not matter.
@@ -110,7 +111,7 @@ def check_name(name: str, where: str | Path) -> None:
         raise DataError(f"{where}: the name {name!a} is not valid UTF-8; rename the file") from None
 
 
-def explain_no_videos(root: Path, tree: Tree) -> DataError:
+def explain_no_videos(root: Root, tree: Tree) -> DataError:
     """The error for a tree without videos: what was there, and what was looked for."""
     if tree.broken:
         return DataError(
