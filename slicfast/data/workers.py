@@ -26,6 +26,7 @@ from slicfast.errors import MachineError
 
 STALL_S = 120.0  # a worker that shows no sign of life for so long is killed
 LIMIT_S = 4 * 3600.0  # and one that takes longer than this for a video; a damaged clock may make hours of it
+START_S = 120.0
 POLL_S = 0.2
 NUM_TASKS = 500  # a worker is replaced after so many videos, or once it is as large as this between two
 RESIDENT_BYTES = 1 << 30
@@ -147,6 +148,12 @@ class WorkerPool:
 
     def _overdue(self, worker: _Worker) -> Result | None:
         now = time.monotonic()
+        if not worker.heard:  # it is still starting, which is not its video's fault
+            return (
+                worker.give_up(f"no worker started in {START_S:g} s")
+                if now - worker.given > START_S
+                else None
+            )
         if now - worker.last_beat > self._stall_s:
             return worker.give_up(f"no progress for {self._stall_s:g} s while decoding it")
         if now - worker.given > self._limit_s:
@@ -167,7 +174,7 @@ class _Worker:
         self._pictures = stem
         self._num_tasks = 0
         self._log = stem.with_suffix(".log")  # what C libraries write; read when the process dies
-        self._heard = False
+        self.heard = False
         self.task: Task | None = None
         self.alive = True
         self.given = self.last_beat = time.monotonic()
@@ -206,11 +213,12 @@ class _Worker:
             message = self.pipe.recv()
         except (EOFError, OSError):
             code = self._process.wait()
-            if not self._heard:
+            if not self.heard:
                 raise MachineError(f"a worker process cannot start: {self._last_words() or code}") from None
             return self.give_up(_why_died(code, self._last_words()))
-        self._heard = True
         self.last_beat = time.monotonic()
+        if not self.heard:
+            self.heard, self.given = True, self.last_beat
         if message is None:
             return None
         assert isinstance(message, Result)

@@ -97,3 +97,19 @@ def test_worker_that_cannot_start_is_said(tmp_path: Path, tmp: Path, monkeypatch
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     with pytest.raises(MachineError, match="No such file"), WorkerPool(1, tmp) as pool:
         collect(pool.run(tasks))
+
+
+def test_a_video_has_a_limit_however_busily_it_is_read(tmp_path: Path, tmp: Path) -> None:
+    slow = write_video(tmp_path / "slow.avi", numbered_video(3000))
+    tasks = [Task(p.name, p, "a", None, None, stat_source(p), StoreSettings()) for p in (slow,)]
+    with WorkerPool(1, tmp, limit_s=0.05) as pool:
+        results = collect(pool.run([*tasks, *make_tasks(tmp_path, 1)]))
+    assert results["slow.avi"].reason == "not done after 0.05 s, the time limit of a video"
+    assert not list(tmp.glob("*.mjpg")) or results["0.avi"].record is not None
+
+
+def test_worn_workers_make_room_for_fresh_ones(tmp_path: Path, tmp: Path) -> None:
+    with WorkerPool(1, tmp, num_tasks=2) as pool:
+        results = collect(pool.run(make_tasks(tmp_path, 5)))
+        assert pool.num_started == 3
+    assert len(results) == 5 and all(result.record is not None for result in results.values())
