@@ -131,7 +131,11 @@ class OptimConfig(Section):
     lr_reference_batch: PositiveInt | None = None  # set: lr is multiplied by batch_size / this
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     weight_decay: NonNegative = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    milestones: tuple[Probability, ...] = (
+        60 / 150,
+        100 / 150,
+    )  # steps: lr / 10 after these shares of all epochs
     warmup_epochs: NonNegativeInt = 0
     clip_grad_norm: Positive | None = None
     fused: bool = True  # one kernel for all parameters, where the optimizer has one
@@ -171,6 +175,20 @@ class EvalConfig(Section):
     features: Literal["projection", "pooled"] = "pooled"  # decides which checkpoint is best
 
 
+class ProbeConfig(Section):
+    """Supervised training on top of an encoder, frozen (linear probe) or not (fine-tuning): CoCLR's recipe.
+
+    Adam, the rate divided by 10 at `optim.milestones`.
+    """
+
+    epochs: PositiveInt = 150
+    batch_size: Annotated[int, Field(ge=2)] = 32  # clips, one of each video
+    lr: Positive = 1e-3
+    backbone_lr_scale: NonNegative = 0.1  # fine-tuning: the backbone's rate is this times lr
+    weight_decay: NonNegative = 1e-3
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9  # before the linear layer
+
+
 class TrainConfig(Section):
     epochs: PositiveInt = 600
     batch_size: Annotated[int, Field(ge=2)] = (
@@ -203,6 +221,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     eval: EvalConfig = EvalConfig()
     train: TrainConfig = TrainConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

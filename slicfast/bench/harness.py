@@ -7,24 +7,16 @@ compare there. On a GPU it is the other way round: what counts is wall time arou
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from slicfast import __version__
-from slicfast.device import num_cores
+from slicfast.machine import machine as machine
 from slicfast.records import write_text
-
-LIBRARIES = ("torch", "timm", "numpy", "scikit-learn", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
 
 
 @dataclass(frozen=True)
@@ -130,60 +122,7 @@ def quartiles(values: list[float]) -> list[float]:
     return [first, third]
 
 
-def machine() -> dict[str, Any]:
-    """What a figure was measured on: processor, cores, GPU, versions, commit, time."""
-    found: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": num_cores(),
-        "load": round(os.getloadavg()[0], 1),  # processes that wanted a core, over the last minute
-        "gpu": _gpu(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "slicfast": __version__,
-        "commit": _commit(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def write_result(path: str | Path, benchmark: str, results: Any) -> None:
     """Write a benchmark's results with the machine they come from, as JSON, whole or not at all."""
     content: Mapping[str, Any] = {"benchmark": benchmark, "machine": machine(), "results": results}
     write_text(Path(path), json.dumps(content, indent=2) + "\n")
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _gpu() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this runs from, marked where files of it were changed; None outside one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() or None

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, profile, store, train
+from slicfast.cli import bench, data, evaluate, machine, profile, train
 from slicfast.cli.output import examples, set_up_logging
 
-ORDER = ("synth", "prepare", "store", "train", "eval", "bench", "profile", "doctor", "version")
+ORDER = ("synth", "prepare", "train", "eval", "bench", "profile", "doctor", "version")
 
 
 class _InOrder(TyperGroup):
@@ -53,7 +53,6 @@ def _start(
 
 
 data.register(app)
-store.register(app)
 train.register(app)
 evaluate.register(app)
 bench.register(app)

@@ -42,6 +42,11 @@ def ten_crops(requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayL
     )
 
 
+def window_step(clip_span: int) -> int:
+    """Frames from one window to the next: 7 for 16 frames in a row."""
+    return max(1, round(WINDOW_STEP * clip_span))
+
+
 def windows(
     rows: npt.NDArray[np.integer], num_frames: npt.ArrayLike, *, clip_span: int, stride: int
 ) -> Requests:
@@ -53,7 +58,7 @@ def windows(
         (M,) requests of the centre crop; as many a video as fit.
     """
     last_N = np.asarray(num_frames, dtype=np.int64) - clip_span  # start of the last window that fits
-    every = max(1, round(WINDOW_STEP * clip_span))
+    every = window_step(clip_span)
     count_N = np.maximum(last_N // every + 1, 1)
     place_M = np.arange(count_N.sum()) - np.repeat(np.cumsum(count_N) - count_N, count_N)
     start_M = np.repeat(np.minimum(last_N, 0), count_N) + every * place_M

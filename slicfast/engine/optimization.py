@@ -45,7 +45,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *, scaled: bool = Fal
 
 
 def learning_rate(step: int, steps_per_epoch: int, optim: OptimConfig, train: TrainConfig) -> float:
-    """The rate of optimizer step ``step`` (from 0): linear warm-up, then constant or half a cosine to 0."""
+    """The rate of optimizer step ``step`` (from 0): linear warm-up, then the schedule."""
     peak = optim.lr
     if optim.lr_reference_batch is not None:
         peak *= train.batch_size / optim.lr_reference_batch
@@ -54,6 +54,9 @@ def learning_rate(step: int, steps_per_epoch: int, optim: OptimConfig, train: Tr
         return peak * (step + 1) / warmup
     if optim.schedule == "constant":
         return peak
+    if optim.schedule == "steps":
+        epoch = step // steps_per_epoch
+        return peak * 0.1 ** sum(epoch >= round(share * train.epochs) for share in optim.milestones)
     total = max(train.epochs * steps_per_epoch - warmup, 1)
     return peak * 0.5 * (1.0 + math.cos(math.pi * min((step - warmup) / total, 1.0)))
 

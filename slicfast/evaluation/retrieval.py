@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slicfast.errors import DataError
+from slicfast.errors import DataError, RunError
 
 KS = (1, 5, 10, 20, 50)
 BLOCK = 1024  # queries compared with the gallery at a time
+NEVER = np.iinfo(np.int64).max  # the rank of what is not there
 
 
 def recall_at_k(
@@ -27,38 +28,58 @@ def recall_at_k(
     ks: Sequence[int] = KS,
     same_videos: bool = False,
 ) -> dict[int, float]:
-    """R@k by cosine similarity.
+    """R@k by cosine similarity: k -> share of queries in 0 .. 1; arguments as of `rank_of_first`."""
+    rank_Q = rank_of_first(query_QD, query_labels_Q, gallery_GD, gallery_labels_G, same_videos=same_videos)
+    return {k: float((rank_Q < k).mean()) for k in ks}
+
+
+def rank_of_first(
+    query_QD: torch.Tensor,
+    query_labels_Q: npt.NDArray[np.integer],
+    gallery_GD: torch.Tensor,
+    gallery_labels_G: npt.NDArray[np.integer],
+    *,
+    same_videos: bool = False,
+) -> npt.NDArray[np.int64]:
+    """How many gallery videos are more alike to each query than the first of its own class.
+
+    Among equals the earlier video of the gallery comes first. R@k is the share of ranks below k.
 
     Args:
         same_videos: query and gallery are the same list; a query does not find itself.
 
     Returns:
-        k -> share of queries in 0 .. 1. A k beyond the gallery counts the whole gallery.
+        (Q,) ranks from 0; NEVER where the gallery holds no other video of the class.
 
     Raises:
         DataError: no query, an empty gallery, or videos without a class.
+        RunError: features that are not finite.
     """
     _check_labels(query_labels_Q, gallery_labels_G)
     query_QD = torch.nn.functional.normalize(query_QD.float(), dim=1)
     gallery_GD = torch.nn.functional.normalize(gallery_GD.float(), dim=1)
+    if not bool(query_QD.isfinite().all() and gallery_GD.isfinite().all()):
+        raise RunError("some features are not finite: the network has diverged; take an earlier checkpoint")
     num_others = len(gallery_labels_G) - int(same_videos)
     if num_others < 1:
         raise DataError("the gallery holds no video to find; use a larger gallery split")
     query_labels = torch.as_tensor(np.asarray(query_labels_Q, dtype=np.int64), device=query_QD.device)
     gallery_labels = torch.as_tensor(np.asarray(gallery_labels_G, dtype=np.int64), device=query_QD.device)
-    most = min(max(ks), num_others)
-    hits = torch.zeros(most, dtype=torch.float64, device=query_QD.device)
+    place_G = torch.arange(len(gallery_GD), device=query_QD.device)
+    ranks = []
     for start in range(0, len(query_QD), BLOCK):
         similarity_BG = query_QD[start : start + BLOCK] @ gallery_GD.T
+        right_BG = gallery_labels == query_labels[start : start + BLOCK, None]
         if same_videos:
             own_B = torch.arange(len(similarity_BG), device=query_QD.device)
             similarity_BG[own_B, start + own_B] = -torch.inf
-        # A stable order: among equals the earlier video of the gallery comes first.
-        nearest_BK = similarity_BG.argsort(dim=1, descending=True, stable=True)[:, :most]
-        right_BK = gallery_labels[nearest_BK] == query_labels[start : start + BLOCK, None]
-        hits += right_BK.cummax(dim=1).values.sum(dim=0)
-    recall = (hits / len(query_QD)).tolist()
-    return {k: recall[min(k, most) - 1] for k in ks}
+            right_BG[own_B, start + own_B] = False
+        # max takes the first of equals, as the order of the neighbours does.
+        best_B1, best_place_B1 = similarity_BG.where(right_BG, -torch.inf).max(dim=1, keepdim=True)
+        ahead_BG = (similarity_BG > best_B1) | ((similarity_BG == best_B1) & (place_G < best_place_B1))
+        rank_B = ahead_BG.sum(dim=1)
+        ranks.append(rank_B.where(right_BG.any(dim=1), NEVER).cpu())
+    return torch.cat(ranks).numpy()
 
 
 def chance_at_k(

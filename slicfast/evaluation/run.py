@@ -1,28 +1,36 @@
-"""`slicfast eval retrieval`: what a checkpoint is worth, beside an untrained network and plain pictures."""
+"""`slicfast eval ...` without the printing: a checkpoint by one protocol or by all of them."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from slicfast.evaluation.document import default_path, document, write_document
+from slicfast.evaluation.features import Features
+from slicfast.evaluation.probe import linear_probe
+from slicfast.evaluation.protocols import (
+    RETRIEVAL_PROTOCOLS,
+    ROW_NAMES,
+    classification_chance,
+    fitted_linear,
+    knn,
+    retrieval,
+)
+from slicfast.evaluation.subject import Subject, open_subject
 
-from slicfast.config import Config
-from slicfast.data.store import ClipStore
-from slicfast.device import autocast_dtype, resolve_device
-from slicfast.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights
-from slicfast.engine.embedding import Extractor, encoder_extractor, evaluation_loader
-from slicfast.engine.encoder import build_encoder
-from slicfast.evaluation.baselines import baseline_features
-from slicfast.evaluation.protocol import retrieve, splits_to_compare
-from slicfast.records import write_text
+SECTIONS = ("retrieval", "linear", "knn")
+
+__all__ = ["ROW_NAMES", "SECTIONS", "RetrievalReport", "evaluate", "evaluate_all", "evaluate_run"]
 
 
 @dataclass(frozen=True)
 class RetrievalReport:
-    """R@k by kind of features. ``table`` maps a row's name to k -> share in 0 .. 1."""
+    """R@k by kind of features. ``table`` maps a row's name to k -> share in 0 .. 1, by IIC's protocol.
+
+    ``document`` is the same and more in the form of evaluation.json: intervals, CoCLR's protocol, classes.
+    """
 
     checkpoint: Path
     epoch: int
@@ -32,20 +40,10 @@ class RetrievalReport:
     num_gallery: int
     num_clips: int
     table: dict[str, dict[int, float]]
+    document: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "checkpoint": str(self.checkpoint)}
-
-
-ROW_NAMES = {
-    "trained_pooled": "trained, pooled features",
-    "trained_projection": "trained, projection",
-    "untrained_pooled": "untrained, pooled features",
-    "untrained_projection": "untrained, projection",
-    "pixels": "average pixels",
-    "differences": "average frame differences",
-    "chance": "chance",
-}
+        return {**self.document, "num_clips": self.num_clips, "table": self.table}
 
 
 def evaluate_run(
@@ -53,72 +51,97 @@ def evaluate_run(
     *,
     query: str | None = None,
     gallery: str | None = None,
+    store: str | Path | None = None,
     overrides: dict[str, dict[str, Any]] | None = None,
+    protocols: Sequence[str] = RETRIEVAL_PROTOCOLS,
     output: Path | None = None,
 ) -> RetrievalReport:
-    """Retrieval by IIC's protocol of a run's best (or last) checkpoint, in one pass over the videos.
+    """Retrieval of a run's best (or last) checkpoint, one pass over the videos a protocol.
 
-    Args:
-        path: a run folder or a checkpoint file.
-        query, gallery: splits; by default the test split that goes with the training split, and that one.
-        overrides: sections of configuration values that replace the checkpoint's.
+    Args: as `open_subject`'s, and
+        protocols: "iic" and "coclr", or "iic" alone.
         output: write the report there as JSON.
 
     Raises:
         DataError, ConfigError, RunError: one line for what is missing or does not fit.
     """
-    file = find_checkpoint(path)
-    checkpoint = load_checkpoint(file)
-    values = dict(checkpoint.config)
-    for section, keys in (overrides or {}).items():
-        values[section] = {**values[section], **keys} if isinstance(keys, dict) else keys
-    config = Config.from_dict(values, source=str(file))
-    device = resolve_device(config.train.device)
-    store = ClipStore(config.data.store)
-    query = query or config.data.train_split.replace("train", "test")
-    gallery = gallery or config.data.train_split
-    query_rows, gallery_rows = splits_to_compare(store, config, query, gallery)
-    report_table = retrieve(
-        _all_features(config, checkpoint.model, file, device),
-        evaluation_loader(store, config, device),
-        store,
-        query_rows,
-        gallery_rows,
-        config,
-        device,
-    )
+    subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
+    found = retrieval(Features(subject), protocols)
     report = RetrievalReport(
-        checkpoint=file,
-        epoch=checkpoint.epoch,
-        query=query,
-        gallery=gallery,
-        num_query=len(query_rows),
-        num_gallery=len(gallery_rows),
-        num_clips=config.eval.num_clips,
-        table={name: report_table[name] for name in ROW_NAMES if name in report_table},
+        checkpoint=subject.file,
+        epoch=subject.checkpoint.epoch,
+        query=subject.query,
+        gallery=subject.gallery,
+        num_query=len(subject.query_rows),
+        num_gallery=len(subject.gallery_rows),
+        num_clips=subject.config.eval.num_clips,
+        table={
+            name: {k: figure["value"] for k, figure in row["recall"].items()}
+            for name, row in found["iic"].items()
+        },
+        document=document(subject, retrieval=found),
     )
     if output is not None:
-        write_text(output, json.dumps(report.to_dict(), indent=2) + "\n")
+        write_document(output, report.to_dict())
     return report
 
 
-def _all_features(
-    config: Config, weights: dict[str, torch.Tensor], source: Path, device: torch.device
-) -> Extractor:
-    """Trained and untrained network and the plain pictures, all from the same decoded clips."""
-    autocast = autocast_dtype(device, config.train.precision)
-    extractors: list[Extractor] = [baseline_features]
-    for prefix in ("untrained_", "trained_"):
-        torch.manual_seed(config.seed)  # the untrained network is the one that training began with
-        encoder = build_encoder(config.model)
-        if prefix == "trained_":
-            load_weights(encoder, weights, source)
-        encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        extractors.append(encoder_extractor(encoder.eval(), device, autocast, prefix))
+def evaluate(
+    path: str | Path,
+    *,
+    sections: Sequence[str] = SECTIONS,
+    train_probe: bool = True,
+    query: str | None = None,
+    gallery: str | None = None,
+    store: str | Path | None = None,
+    overrides: dict[str, dict[str, Any]] | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Several protocols on one set of features, in the form of evaluation.json.
 
-    def extract(clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {
-            name: features for extractor in extractors for name, features in extractor(clips_NCTHW).items()
-        }
+    Args: as `open_subject`'s, and
+        sections: of retrieval, linear and knn.
+        train_probe: with linear also CoCLR's probe, which is trained for minutes and tested on ten crops.
+        output: write the result there as JSON.
 
-    return extract
+    Raises:
+        DataError, ConfigError, RunError: one line for what is missing or does not fit.
+    """
+    subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
+    written = document(subject, **_sections(subject, sections, train_probe))
+    if output is not None:
+        write_document(output, written)
+    return written
+
+
+def evaluate_all(
+    path: str | Path,
+    *,
+    train_probe: bool = True,
+    query: str | None = None,
+    gallery: str | None = None,
+    store: str | Path | None = None,
+    overrides: dict[str, dict[str, Any]] | None = None,
+    output: Path | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """All protocols on frozen features; what RUN/evaluation.json (or ``output``) now holds, and its path."""
+    subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
+    written = document(subject, **_sections(subject, SECTIONS, train_probe))
+    output = output or default_path(path, subject)
+    write_document(output, written)
+    return written, output
+
+
+def _sections(subject: Subject, sections: Sequence[str], train_probe: bool) -> dict[str, Any]:
+    features = Features(subject)
+    found: dict[str, Any] = {}
+    if "retrieval" in sections:
+        found["retrieval"] = retrieval(features)
+    if "linear" in sections:
+        found["linear"] = fitted_linear(features)
+        found["linear"]["chance"] = classification_chance(len(subject.classes))
+        if train_probe:
+            found["linear"]["coclr"] = {"trained_pooled": linear_probe(features)}
+    if "knn" in sections:
+        found["knn"] = knn(features)
+    return found

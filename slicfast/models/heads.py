@@ -27,3 +27,22 @@ class Projection(nn.Module):
         hidden_NH = torch.relu(self.bn_proj(self.fc1(pooled_NF)))
         embeddings_ND: Tensor = self.norm(self.fc2(hidden_NH))
         return embeddings_ND
+
+
+class ClassHead(nn.Module):
+    """Dropout and a linear layer: a classifier on pooled features (CoCLR's, for probes and fine-tuning).
+
+    Args:
+        in_features, num_classes: of the linear layer.
+        dropout: share of features dropped in training.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def forward(self, pooled_NF: Tensor) -> Tensor:
+        """(N, in_features) to (N, num_classes) logits."""
+        logits_NC: Tensor = self.linear(self.dropout(pooled_NF))
+        return logits_NC

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from slicfast.errors import DataError
+from slicfast.errors import DataError, RunError
 from slicfast.evaluation.baselines import difference_features, pixel_features
-from slicfast.evaluation.retrieval import chance_at_k, recall_at_k
+from slicfast.evaluation.retrieval import NEVER, chance_at_k, rank_of_first, recall_at_k
 
 
 def plain_recall(query, query_labels, gallery, gallery_labels, k, same_videos):
@@ -91,3 +91,30 @@ def test_baseline_features_against_numpy():
     moved = np.abs(np.diff(array.mean(axis=1), axis=1)).mean(axis=1)
     moved = moved.reshape(2, 32, 2, 32, 2).mean(axis=(2, 4)).reshape(2, -1)
     np.testing.assert_allclose(difference_features(clips).numpy(), moved, atol=1e-5)
+
+
+@pytest.mark.parametrize("same_videos", [False, True])
+def test_among_equally_near_videos_the_earlier_one_comes_first(same_videos):
+    """Few distinct vectors, so that most neighbours are tied; the reference is a stable sort."""
+    rng = np.random.default_rng()
+    directions = np.eye(3)
+    gallery, gallery_labels = directions[rng.integers(0, 3, 40)], rng.integers(0, 6, 40)
+    query, labels = (
+        (gallery, gallery_labels)
+        if same_videos
+        else (directions[rng.integers(0, 3, 20)], rng.integers(0, 7, 20))
+    )
+    ranks = rank_of_first(
+        torch.tensor(query), labels, torch.tensor(gallery), gallery_labels, same_videos=same_videos
+    )
+    for place, (vector, label) in enumerate(zip(query, labels, strict=True)):
+        order = [
+            g for g in np.argsort(-(gallery @ vector), kind="stable") if not (same_videos and g == place)
+        ]
+        right = [number for number, g in enumerate(order) if gallery_labels[g] == label]
+        assert ranks[place] == (right[0] if right else NEVER)
+
+
+def test_features_of_a_diverged_network_are_an_error():
+    with pytest.raises(RunError, match="not finite"):
+        rank_of_first(torch.eye(2) * torch.nan, np.arange(2), torch.eye(2), np.arange(2))
