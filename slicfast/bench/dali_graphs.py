@@ -41,7 +41,7 @@ class PeerGraphs:
         for batch, jpegs in zip(batches, pictures, strict=True):
             num = len(batch)
             width_N, height_N = store.width[batch["video"]], store.height[batch["video"]]
-            is_motion_N = batch["view"] == View.DIFFERENCE  # not blurred, here as in the loader
+            is_motion_N = batch["view"] != View.RGB  # not blurred, here as in the loader
             params = draw(batch["seed"], width_N, height_N, config.augment, is_motion_N)
             jitter_N = rng.random(num) < config.augment.jitter_prob
 

@@ -17,7 +17,9 @@ from slicfast.bench.dali_graphs import PeerGraphs
 from slicfast.bench.harness import Measurement, measure_in_turn
 from slicfast.bench.step import torch_threads
 from slicfast.bench.texture import texture_store
+from slicfast.bench.texture_flow import add_flow
 from slicfast.config import AugmentConfig, Config
+from slicfast.data.flow_store import open_flow
 from slicfast.data.loader import ClipLoader
 from slicfast.data.reading import ClipReader
 from slicfast.data.requests import Requests, Role, View, make_requests
@@ -57,6 +59,8 @@ def bench_loader(
     with tempfile.TemporaryDirectory(prefix="slicfast-bench-") as folder:
         if store is None:
             store = texture_store(Path(folder) / "store")
+            if config.motion.view == "flow":
+                add_flow(store, config.motion.components)
         if not len(store):
             raise DataError(f"the clip store at {store.path} is empty: there is nothing to load")
         with torch_threads(num_threads):
@@ -69,6 +73,7 @@ def _bench(
     device = resolve_device(config.train.device)
     batches = random_batches(config, store, batch_size)
     num_clips = batch_size * len(batches)
+    flow = open_flow(store, config)
 
     def loads(augment: AugmentConfig | None) -> Callable[[], object]:
         loader = ClipLoader(
@@ -76,6 +81,7 @@ def _bench(
             config.data,
             augment=augment,
             motion=config.motion,
+            flow=flow,
             device=device,
             num_threads=num_threads,
             max_batch=batch_size,
@@ -87,7 +93,7 @@ def _bench(
 
         return run
 
-    reader = ClipReader(store, config.data.clip_length)
+    reader = ClipReader(store, config.data.clip_length, flow=flow)
     pictures = [reader.read(batch).pictures for batch in batches]
     peer = PeerGraphs(config, store, batches, pictures, num_threads) if device.type == "cpu" else None
     runs: dict[str, Callable[[], object]] = {}
@@ -105,6 +111,7 @@ def _bench(
         "num_threads": num_threads,
         "stored": [int(np.median(store.width)), int(np.median(store.height))],
         "clip": [config.data.clip_length, config.data.crop_size, config.data.crop_size],
+        "motion_view": config.motion.view,
         "batch_size": batch_size,
         "bytes_per_frame": round(float(np.mean([len(jpeg) for batch in pictures for jpeg in batch]))),
         "num_runs": num_runs,
@@ -142,17 +149,20 @@ def table_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 def random_batches(config: Config, store: ClipStore, batch_size: int) -> list[Requests]:
     """Training requests; views in the shares that a training step has."""
     rng = np.random.default_rng(0)
-    share = config.motion.prob * 2 / 3 if config.motion.view == "difference" else 0.0
+    motion = {"difference": View.DIFFERENCE, "flow": View.FLOW}.get(config.motion.view)
+    share = config.motion.prob * 2 / 3 if motion is not None else 0.0
     batches = []
     for _ in range(_NUM_BATCHES):
         video_N = rng.integers(0, len(store), batch_size)
         last_N = np.maximum(store.num_frames[video_N].astype(np.int64) - config.data.clip_span, 0)
+        start_N = rng.integers(0, last_N + 1)
+        view_N = np.where(rng.random(batch_size) < share, motion or View.RGB, View.RGB)
         batches.append(
             make_requests(
                 video_N,
-                rng.integers(0, last_N + 1),
+                np.where(view_N == View.FLOW, np.minimum(start_N, np.maximum(last_N - 1, 0)), start_N),
                 stride=config.data.clip_stride,
-                view_N=np.where(rng.random(batch_size) < share, View.DIFFERENCE, View.RGB),
+                view_N=view_N,
                 role=Role.ANCHOR,
                 seed_N=rng.integers(0, 2**64, batch_size, dtype=np.uint64),
             )

@@ -1,15 +1,21 @@
 """The benchmark of the loader: what it reports, and that its peers do the work they are said to do."""
 
 import json
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from slicfast.bench.dali_graphs import PeerGraphs
 from slicfast.bench.loader import COLUMNS, bench_loader, random_batches, table_rows
 from slicfast.bench.texture import SIZE, texture_store
+from slicfast.bench.texture_flow import add_flow
 from slicfast.config import Config
+from slicfast.data.flow_store import FlowStore
 from slicfast.data.reading import ClipReader
+from slicfast.data.requests import View
+from slicfast.data.store import ClipStore
 
 pytest.importorskip("nvidia.dali")
 
@@ -37,6 +43,27 @@ def test_requests_have_the_views_of_a_training_step(tiny_store):
     assert views.mean() == pytest.approx(2 / 3 * config.motion.prob, abs=0.05)
     still = Config.load(None, ["motion.view=none"])
     assert not any(batch["view"].any() for batch in random_batches(still, tiny_store, 200))
+
+
+def test_flow_is_loaded_in_the_share_of_a_training_step(gliding_store):
+    config = Config.from_dict({**small().to_dict(), "motion": {"view": "flow"}})
+    views = np.concatenate([batch["view"] for batch in random_batches(config, gliding_store, 200)])
+    assert (views == View.FLOW).mean() == pytest.approx(2 / 3 * config.motion.prob, abs=0.05)
+    result = bench_loader(config, store=gliding_store, batch_size=3, num_runs=1)
+    assert result["motion_view"] == "flow" and len(result["stages"]) == 6
+
+
+def test_flow_of_stored_pictures_is_that_of_the_film(gliding_store, tmp_path):
+    shutil.copytree(gliding_store.path, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/flow-uv")
+    store = ClipStore(tmp_path / "store")
+    add_flow(store, "both")
+    fields, flow = [], [FlowStore(store, "both"), FlowStore(gliding_store, "both")]
+    assert all(each.has(np.arange(len(store))).all() for each in flow)
+    for each in flow:
+        (jpeg,) = each.fields.frames(0, [5])
+        fields.append(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[8:-8, 8:-8].astype(float))
+    assert np.abs(fields[0] - fields[1]).mean() < 2 and np.abs(fields[0] - 128).mean() > 10
 
 
 def test_the_texture_store_looks_like_stored_video(tmp_path):
