@@ -7,10 +7,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, profile, train
+from slicfast.cli import bench, data, evaluate, machine, profile, train, use
 from slicfast.cli.output import examples, set_up_logging
 
-ORDER = ("synth", "prepare", "train", "eval", "bench", "profile", "doctor", "version")
+ORDER = (
+    "synth",
+    "prepare",
+    "store",
+    "train",
+    "eval",
+    "embed",
+    "search",
+    "bench",
+    "profile",
+    "doctor",
+    "version",
+)
 
 
 class _InOrder(TyperGroup):
@@ -55,6 +67,7 @@ def _start(
 data.register(app)
 train.register(app)
 evaluate.register(app)
+use.register(app)
 bench.register(app)
 profile.register(app)
 machine.register(app)

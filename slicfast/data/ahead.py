@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,6 +14,7 @@ Part = TypeVar("Part")
 Summary = TypeVar("Summary")
 
 POLL_S = 0.2
+MAX_END_S = 3.0
 
 
 class Stopped(Exception):
@@ -96,5 +98,6 @@ def work_ahead(
                 yield thing
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        deadline = time.monotonic() + MAX_END_S
+        for thread in threads:  # one that waits for a disk is left behind
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -18,6 +18,8 @@ COMMANDS = (
     ("eval", "linear"),
     ("eval", "knn"),
     ("eval", "all"),
+    ("embed",),
+    ("search",),
     ("bench",),
     ("bench", "loader"),
     ("bench", "step"),
@@ -30,9 +32,8 @@ COMMANDS = (
 def test_help_names_every_command_in_the_order_of_use(slicfast: Callable) -> None:
     shown = slicfast("--help")
     assert shown.code == 0
-    places = [
-        shown.out.index(f"│ {name} ") for name in ("synth", "prepare", "train", "eval", "bench", "doctor")
-    ]
+    names = ("synth", "prepare", "train", "eval", "embed", "search", "bench", "doctor")
+    places = [shown.out.index(f"│ {name} ") for name in names]
     assert places == sorted(places)
     assert "slicfast train configs/demo.yaml" in shown.out
 
@@ -45,7 +46,7 @@ def test_every_command_explains_itself(command: tuple[str, ...], slicfast: Calla
     assert slicfast(*command, "-h").out == shown.out
 
 
-@pytest.mark.parametrize("command", ["synth", "prepare", "train", "eval retrieval"])
+@pytest.mark.parametrize("command", ["synth", "prepare", "train", "eval retrieval", "embed", "search"])
 def test_help_ends_with_commands_to_copy(command: str, slicfast: Callable) -> None:
     assert f"slicfast {command} " in slicfast(*command.split(), "--help").out.partition("Example")[2]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_data import numbered_video, numbers, smooth_video, write_video
+from small_network import SMALL_NETWORK, write_checkpoint
 
 import slicfast
 from slicfast.config import Config
@@ -19,22 +20,8 @@ from slicfast.data.file_sources import ArraySource, ClipPlan, FileSource
 from slicfast.data.prepare import prepare
 from slicfast.data.sampling import evenly_spaced
 from slicfast.data.store import ClipStore
-from slicfast.engine.checkpoint import Checkpoint, save_checkpoint
 from slicfast.engine.embedding import embed_videos, encoder_extractor, evaluation_loader
-from slicfast.engine.encoder import build_encoder
 from slicfast.errors import ConfigError, DataError
-
-OVERRIDES = (
-    "data.clip_length=4",
-    "data.crop_size=24",
-    "model.name=slic_r3d_10",
-    "model.width=0.125",
-    "model.projection_hidden=16",
-    "model.projection_dim=8",
-    "eval.num_clips=3",
-    "eval.batch_size=5",
-    "train.precision=fp32",
-)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +38,7 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A checkpoint of a freshly drawn network."""
-    path = tmp_path_factory.mktemp("run") / "network.pt"
-    config = Config.load(None, OVERRIDES)
-    save_checkpoint(path, Checkpoint(config.to_dict(), build_encoder(config.model).state_dict()))
-    return path
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "network.pt")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +54,7 @@ def paths_of(folder):
 def test_the_same_vectors_as_from_a_store(features, videos, encoder, tmp_path):
     prepare(read_catalog(videos), tmp_path / "store", workers=1)
     store = ClipStore(tmp_path / "store")
-    config = Config.load(None, [*OVERRIDES, f"data.store={store.path}"])
+    config = Config.load(None, [*SMALL_NETWORK, f"data.store={store.path}"])
     device = torch.device("cpu")
     banks = embed_videos(
         encoder_extractor(encoder.network, device, None),
