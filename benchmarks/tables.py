@@ -1,7 +1,7 @@
-"""Draw the README's tables from the JSON under benchmarks/results; no figure there is typed.
+"""Draw the tables of README.md and docs/ from the JSON under benchmarks/results; no figure there is typed.
 
-python benchmarks/tables.py            write them into README.md
-python benchmarks/tables.py --check    exit 1 where README.md is not what the results say
+python benchmarks/tables.py            write them into the pages
+python benchmarks/tables.py --check    exit 1 where a page is not what the results say
 """
 
 from __future__ import annotations
@@ -63,8 +63,28 @@ def peers(results: dict[str, Any]) -> str:
     return markdown(side_by_side.COLUMNS, side_by_side.table_rows(results))
 
 
+def flow(results: dict[str, Any]) -> str:
+    exactness = [
+        [
+            f"{row['preset']}, {row['pictures']}",
+            f"{row['endpoint_error_px']:.2f} px",
+            f"{row['error_of_u_levels']:.1f}",
+            f"{row['cpu_ms']:.2f}",
+        ]
+        for row in results["exactness"]
+    ]
+    cost = [
+        [row["content"], f"{row['cpu_s_an_hour']:.0f}", f"{row['bytes_a_picture']}"]
+        for row in results["cost"]
+    ]
+    columns = ["DIS preset, pictures", "error at 240 rows", "error of u, levels", "CPU ms a pair"]
+    of_an_hour = ["stored, of 320 x 240 film at 25 pictures a second", "CPU s an hour", "bytes a picture"]
+    return f"{markdown(columns, exactness)}\n\n{markdown(of_an_hour, cost)}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
+    "flow": flow,
     "demo-seeds": demo_seeds,
     "loader": bench(loader),
     "cluster": bench(cluster),
@@ -73,34 +93,35 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def source(path: Path, content: dict[str, Any]) -> str:
+def source(path: Path, content: dict[str, Any], root: str) -> str:
     machine = content["machine"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
-    return f"[{path.name}](benchmarks/results/{path.name}): {where}, torch {machine['torch']}"
+    return f"[{path.name}]({root}benchmarks/results/{path.name}): {where}, torch {machine['torch']}"
 
 
-def drawn(readme: str) -> str:
-    """The README with every marked table drawn anew."""
+def drawn(page: str, root: str = "") -> str:
+    """A page with every marked table drawn anew; `root` leads from the page to the repository."""
 
     def table(match: re.Match[str]) -> str:
         kind = match[1]
         path = newest(kind)
         content = json.loads(path.read_text(encoding="utf-8"))
         body = TABLES[kind](content["results"])
-        return f"<!-- table: {kind} -->\n{body}\n\n{source(path, content)}\n<!-- end -->"
+        return f"<!-- table: {kind} -->\n{body}\n\n{source(path, content, root)}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: ([\w-]+) -->.*?<!-- end -->", table, readme, flags=re.DOTALL)
+    return re.sub(r"<!-- table: ([\w-]+) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    new = drawn(text)
-    if "--check" in sys.argv[1:]:
-        if new != text:
-            sys.exit("README.md does not say what benchmarks/results says; run python benchmarks/tables.py")
-        return
-    path.write_text(new, encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        new = drawn(text, "../" if page.parent != ROOT else "")
+        if "--check" not in sys.argv[1:]:
+            if new != text:
+                page.write_text(new, encoding="utf-8")
+        elif new != text:
+            name = page.relative_to(ROOT)
+            sys.exit(f"{name} does not say what benchmarks/results says; run python benchmarks/tables.py")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, profile, train, use
+from slicfast.cli import bench, data, evaluate, machine, profile, store, train, use
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = (
@@ -65,6 +65,7 @@ def _start(
 
 
 data.register(app)
+store.register(app)
 train.register(app)
 evaluate.register(app)
 use.register(app)

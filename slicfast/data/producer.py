@@ -127,6 +127,8 @@ class ClipProducer:
     def _params(self, requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayLike) -> ClipParams:
         is_flow_N = requests_N["view"] == View.FLOW
         is_motion_N = requests_N["view"] == View.DIFFERENCE
+        if self._flow is not None and not self._flow.faithful:
+            is_motion_N |= is_flow_N
         if self._geometry is not None:
             params = self._geometry(requests_N, width_N, height_N)
         elif self._augment is None:

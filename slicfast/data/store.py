@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,42 +27,10 @@ from slicfast.data.store_format import (
     Uint32Array,
 )
 from slicfast.data.store_original import Original, Originals
+from slicfast.data.store_parts import Cut, DamagedClip, Layout
 from slicfast.errors import ConfigError, DataError, one_of
 
-__all__ = ["ClipStore", "Cut", "DamagedClip", "StoreSettings"]
-
-
-class DamagedClip(DataError):
-    """A stored picture that cannot be trusted.
-
-    Attributes:
-        video_id: the video's id.
-        frame: which of its pictures, -1 where it is not one picture's fault.
-        reason: what is wrong.
-    """
-
-    def __init__(self, video_id: str, frame: int, reason: str) -> None:
-        where = f"frame {frame} of '{video_id}'" if frame >= 0 else f"'{video_id}'"
-        super().__init__(f"{where}: {reason}")
-        self.video_id = video_id
-        self.frame = frame
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[DamagedClip], tuple[str, int, str]]:
-        return DamagedClip, (self.video_id, self.frame, self.reason)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What of a VP9 video decodes to some of its pictures.
-
-    Attributes:
-        data: an IVF file that begins with a key frame.
-        frames: (T,) int32, which of the file's pictures are the ones asked for, in the order asked.
-    """
-
-    data: Uint8Array
-    frames: Int32Array
+__all__ = ["ClipStore", "Cut", "DamagedClip", "Layout", "StoreSettings"]
 
 
 class ClipStore:
@@ -266,6 +233,17 @@ class ClipStore:
             return self.originals.read(row, self.id(video))
         except ValueError as error:
             raise DamagedClip(self.id(video), -1, str(error)) from None
+
+    def layout(self, video: int) -> Layout:
+        """Where a video's bytes lie. Raises DamagedClip where the index cannot tell."""
+        video = int(video)
+        bounds, crcs = self._bounds(video, 0, int(self.num_frames[video]))
+        shard = self.path / SHARDS / self._shard_names[int(self._shard[video])]
+        return Layout(shard, int(self._data_offset[video]), bounds, crcs)
+
+    def stored_order(self) -> npt.NDArray[np.int64]:
+        """(N,) rows in the order in which their bytes lie in the shards."""
+        return np.lexsort((self._data_offset, self._shard))
 
     def _pictures(self, video: int, wanted: list[int]) -> list[Uint8Array]:
         """The stored bytes of some pictures, each checked against its checksum."""

@@ -109,6 +109,11 @@ class OriginalsWriter:
         """What a kept file was when it was copied; None for one that is not kept."""
         return self._sources.get(file_id)
 
+    def copy(self, record: OriginalRecord, data: memoryview) -> None:
+        """Append a file that another store kept. Raises OSError: no room."""
+        self.series.append(record.suffix, len(data), (data,), lambda: record)
+        self._sources[record.id] = record.source
+
     def add(self, file_id: str, path: Path, source: Source, facts: OriginalFacts) -> None:
         """Append a copy of a file. Raises DataError where it cannot be read whole; OSError: no room."""
         if source.size > MAX_BYTES:

@@ -129,7 +129,7 @@ class ShardSeries(Generic[RecordT, TableT]):
         self._end = end  # byte behind the last whole record
 
     def append(
-        self, suffix: str, size: int, blocks: Iterable[bytes], make_record: Callable[[], RecordT]
+        self, suffix: str, size: int, blocks: Iterable[bytes | memoryview], make_record: Callable[[], RecordT]
     ) -> RecordT:
         """Append `size` bytes and the record that is made once they are written.
 
@@ -207,7 +207,7 @@ def _read_member(file: io.BufferedReader) -> bytes | None:
     return data if whole else None
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

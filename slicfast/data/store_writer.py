@@ -26,7 +26,7 @@ from slicfast.data.store_format import (
     VideoRecord,
 )
 from slicfast.data.store_index import VIDEOS, write_index
-from slicfast.data.store_original import OriginalFacts
+from slicfast.data.store_original import OriginalFacts, OriginalRecord
 from slicfast.data.store_original_writer import COPY_BYTES, OriginalsWriter
 from slicfast.data.store_shards import ShardSeries
 from slicfast.errors import ConfigError, DataError, MachineError, RunError
@@ -166,7 +166,7 @@ class StoreWriter:
         """What a stored video was made from; None for one that is not stored."""
         return self._sources.get(video_id)
 
-    def add(self, record: VideoRecord, pictures: Path | bytes) -> None:
+    def add(self, record: VideoRecord, pictures: Path | bytes | memoryview) -> None:
         """Append a video; one with the same id is replaced from the next `finish` on.
 
         Args:
@@ -202,6 +202,13 @@ class StoreWriter:
         """
         try:
             self._open_originals().add(file_id, path, source, facts)
+        except OSError as error:
+            raise self.machine_error(error) from None
+
+    def copy_original(self, record: OriginalRecord, data: memoryview) -> None:
+        """Keep a file that another store kept. Raises MachineError: no space left."""
+        try:
+            self._open_originals().copy(record, data)
         except OSError as error:
             raise self.machine_error(error) from None
 

@@ -105,7 +105,7 @@ def test_faithful_flow_is_a_grey_picture_like_any_other(gliding_store: ClipStore
     published = levels(load(gliding_store, requests_N, faithful))
     factor_N = flow_factors(draw(requests_N["seed"], 64, 48, PLAIN), 64, 48)[:, 0]
     expected = 128 + factor_N[:, None, None, None, None] * (published - 128)
-    np.testing.assert_allclose(levels(ours), expected.clip(0, 255), atol=0.01)
+    np.testing.assert_allclose(levels(ours), expected.clip(0, 255), atol=0.6)  # a back end may round to 8 bit
 
 
 def test_pictures_beside_flow_are_untouched(gliding_store: ClipStore) -> None:

@@ -1,0 +1,59 @@
+"""What a clip store's reader hands out, and how it tells of damage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicfast.data.store_format import Int32Array, Uint8Array
+from slicfast.errors import DataError
+
+
+class DamagedClip(DataError):
+    """A stored picture that cannot be trusted.
+
+    Attributes:
+        video_id: the video's id.
+        frame: which of its pictures, -1 where it is not one picture's fault.
+        reason: what is wrong.
+    """
+
+    def __init__(self, video_id: str, frame: int, reason: str) -> None:
+        where = f"frame {frame} of '{video_id}'" if frame >= 0 else f"'{video_id}'"
+        super().__init__(f"{where}: {reason}")
+        self.video_id = video_id
+        self.frame = frame
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DamagedClip], tuple[str, int, str]]:
+        return DamagedClip, (self.video_id, self.frame, self.reason)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What of a VP9 video decodes to some of its pictures.
+
+    Attributes:
+        data: an IVF file that begins with a key frame.
+        frames: (T,) int32, which of the file's pictures are the ones asked for, in the order asked.
+    """
+
+    data: Uint8Array
+    frames: Int32Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a video's bytes lie.
+
+    Attributes:
+        shard: the file.
+        offset: of the first byte in it.
+        bounds: where each picture begins, counted from there, and last the end of all.
+        crcs: CRC-32 of each picture.
+    """
+
+    shard: Path
+    offset: int
+    bounds: list[int]
+    crcs: list[int]
