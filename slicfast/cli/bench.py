@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     )(loader)
     group.command(epilog=examples(("slicfast bench step configs/demo.yaml --samples 4", "")))(step)
     group.command(epilog=examples(("slicfast bench cluster --output cluster.json", "")))(cluster)
+    group.command(epilog=examples(("slicfast bench train configs/demo.yaml", "is loading hidden?")))(train)
     app.add_typer(group, name="bench")
 
 
@@ -116,6 +117,37 @@ def cluster(
     result = bench_cluster(device=device, num_threads=threads, with_peers=peers, **_given(num_runs=runs))
     table("Clustering", COLUMNS, table_rows(result))
     _write(output, "cluster", result)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run to measure.")],
+    overrides: SetOption = None,
+    blocks: Annotated[
+        int | None, typer.Option(min=1, help="Blocks of steps of each kind.", show_default=False)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps a block.", show_default=False)] = None,
+    output: OutputOption = None,
+) -> None:
+    """Time training on clips from the store beside the same steps on a batch that is there already.
+
+    The ratio says how much of the loading hides behind the step; the last column sets the network's
+    floating-point operations beside a matrix product on this machine.
+    """
+    from slicfast.config import Config
+
+    settings = Config.load(config, overrides or ())
+
+    from slicfast.bench.train import COLUMNS, bench_train, table_rows
+
+    result = bench_train(settings, **_given(num_blocks=blocks, steps_per_block=steps))
+    table(f"Training, {result['clips_per_step']} clips a step", COLUMNS, table_rows(result))
+    ceilings = result["ceilings"]
+    say(f"real clips run at {100 * result['ratio']:.1f} % of the rate without loading")
+    say(
+        f"ceilings here: {ceilings['tflops']:.3g} TFLOP/s in {ceilings['precision']},"
+        f" copies at {ceilings['copy_gbs']:.3g} GB/s"
+    )
+    _write(output, "train", result)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,6 +39,14 @@ from slicfast.training.validation import validate
 logger = logging.getLogger("slicfast")
 
 SIGNAL_INTERVAL = 10  # steps between two agreements of several ranks on whether to stop
+
+
+class Stream(Protocol):
+    """Where steps take their batches from."""
+
+    def here(self) -> Iterator[ClipBatch]:
+        """This rank's batches from the session's next step on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def _run(session: Session, signals: Signals, max_steps: int | None, capture: Cap
         while state.epoch < config.train.epochs:
             if state.step == 0 and is_due(session, state.epoch):
                 session.write_metrics("cluster", recluster(session, state.epoch))
-            with closing(_epoch(session, meter, stream, capture)) as steps:
+            with closing(epoch_steps(session, meter, stream, capture)) as steps:
                 for _ in steps:
                     if state.global_step % config.train.log_interval == 0:
                         values = meter.summary()
@@ -150,8 +159,8 @@ def _announce(session: Session) -> None:
     )
 
 
-def _epoch(
-    session: Session, meter: Meter, stream: BatchStream, capture: Capture | None = None
+def epoch_steps(
+    session: Session, meter: Meter, stream: Stream, capture: Capture | None = None
 ) -> Generator[None]:
     """Train the rest of an epoch, pausing after each optimizer step."""
     config, state, sampler = session.config, session.state, session.sampler
@@ -271,7 +280,7 @@ def _checkpoint_to_resume(run: RunFolder, resume: str | None) -> Checkpoint | No
 def _take_one_step(session: Session) -> TrainResult:
     """The whole way of one batch, then stop; nothing is written."""
     meter = Meter(session)
-    with closing(BatchStream(session)) as stream, closing(_epoch(session, meter, stream)) as steps:
+    with closing(BatchStream(session)) as stream, closing(epoch_steps(session, meter, stream)) as steps:
         next(steps)
     if not meter.is_finite():
         raise RunError("the loss of the first step is not finite; lower optim.lr")

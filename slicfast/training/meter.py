@@ -57,7 +57,7 @@ class Meter:
             "clips_per_second": round(self._clips * session.ranks.size / elapsed, 2),
             "wait_share": round((session.loader.wait_seconds - self._waited) / elapsed, 4),
             "num_replaced": self._replaced,
-            "memory_mb": round(_memory_bytes(session.device) / 2**20, 1),
+            "memory_mb": round(memory_bytes(session.device) / 2**20, 1),
         }
         self._sums, self._num = {}, 0
         self.start()
@@ -69,7 +69,7 @@ class Meter:
         return dict(zip(names, (sums / (self._num * self._session.ranks.size)).tolist(), strict=True))
 
 
-def _memory_bytes(device: torch.device) -> int:
+def memory_bytes(device: torch.device) -> int:
     """Memory in use: allocated on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)

@@ -160,7 +160,7 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
     from slicfast.distributed import Ranks
     from slicfast.records import RunFolder
     from slicfast.training.ahead import BatchStream
-    from slicfast.training.loop import _epoch, _forward_backward, _seed_negatives
+    from slicfast.training.loop import _forward_backward, _seed_negatives, epoch_steps
     from slicfast.training.meter import Meter
     from slicfast.training.session import open_session
 
@@ -179,7 +179,7 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
             mean += parameter.grad
     session.encoder.load_state_dict(start)
     with closing(BatchStream(session)) as stream:
-        next(_epoch(session, Meter(session), stream))
+        next(epoch_steps(session, Meter(session), stream))
     for (name, parameter), gradient in zip(session.encoder.named_parameters(), total, strict=True):
         torch.testing.assert_close(parameter.detach(), start[name] - config.optim.lr * gradient)
 

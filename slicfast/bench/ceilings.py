@@ -1,0 +1,75 @@
+"""What the machine can do at most, measured: floating-point operations of a matrix product, bytes of a copy.
+
+A rate is worth what it is beside these. Both are of fresh random numbers: zeros run faster on some chips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from slicfast.bench.harness import measure
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Of one device, in one number type.
+
+    Attributes:
+        tflops: 10^12 operations a second of a square matrix product, multiplication and addition apart.
+        copy_gbs: 10^9 bytes a second of a copy, those read and those written.
+    """
+
+    device: str
+    precision: str
+    tflops: float
+    copy_gbs: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure_ceilings(
+    device: torch.device, precision: str = "fp32", *, size: int | None = None, num_runs: int = 5
+) -> Ceilings:
+    """Measure both; some tenths of a second on a GPU, some seconds on a CPU.
+
+    Args:
+        precision: a key of DTYPES.
+        size: rows of the square matrices; by default 8192 on a GPU, 2048 on a CPU.
+    """
+    on_gpu = device.type == "cuda"
+    size = size or (8192 if on_gpu else 2048)
+    dtype = DTYPES[precision]
+    synchronize: Callable[[], object] | None = (lambda: torch.cuda.synchronize(device)) if on_gpu else None
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    out = torch.empty_like(left)
+    product = measure(
+        lambda: torch.mm(left, right, out=out), num_runs=num_runs, num_warmup=2, synchronize=synchronize
+    )
+    # Far larger than any cache: a quarter of a GiB on a CPU, 2 GiB on a GPU.
+    source = torch.randn((1 << 29) if on_gpu else (1 << 26), device=device)
+    target = torch.empty_like(source)
+    copy = measure(lambda: target.copy_(source), num_runs=num_runs, num_warmup=2, synchronize=synchronize)
+    num_bytes = 2 * source.numel() * source.element_size()
+    return Ceilings(
+        device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        precision=precision,
+        tflops=2 * size**3 / (1e9 * product.wall_ms),
+        copy_gbs=num_bytes / (1e6 * copy.wall_ms),
+    )
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """Floating-point operations of what `run` computes: matrix products and convolutions, both ways."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
