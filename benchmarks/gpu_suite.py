@@ -1,0 +1,272 @@
+"""Everything that must be checked and measured on a GPU, in stages, the most valuable first.
+
+python benchmarks/gpu_suite.py OUT.json                        all stages, each in a process of its own
+python benchmarks/gpu_suite.py OUT.json --stages tests,step    some of them
+python benchmarks/gpu_suite.py OUT.json --device cpu --quick   does the suite itself work? (no GPU needed)
+
+Each stage merges what it found into OUT.json as soon as it has it, and a stage that fails or takes too long
+leaves its error there and costs nothing but itself. A second call goes on with the stages that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slicfast.bench.harness import machine
+from slicfast.records import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use: the device, whether only the suite itself is tried, a folder for its files."""
+
+    device: str
+    quick: bool
+    folder: Path
+
+    def number(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+Stage = Callable[[Context], Any]
+STAGES: dict[str, tuple[Stage, int]] = {}  # name -> what it does, seconds it may take
+
+
+def stage(limit_s: int) -> Callable[[Stage], Stage]:
+    def register(run: Stage) -> Stage:
+        STAGES[run.__name__] = (run, limit_s)
+        return run
+
+    return register
+
+
+def shell(*command: str, timeout_s: int = 60, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """A command's exit code and the end of what it printed; never raises."""
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"command": " ".join(command), "error": str(error)}
+    return {"command": " ".join(command), "exit": done.returncode, "output": done.stdout[-6000:]}
+
+
+@stage(limit_s=90)
+def environment(context: Context) -> Any:
+    """Driver, libraries and versions, as the machine tells them."""
+    import ctypes
+
+    loaded = {}
+    for name in ("libcuda.so.1", "libnvcuvid.so.1", "libnvidia-opticalflow.so.1", "libnvjpeg.so.12"):
+        try:
+            ctypes.CDLL(name)
+            loaded[name] = "loads"
+        except OSError as error:
+            loaded[name] = str(error)
+    packages = ("torch", "torchvision", "cupy-cuda13x", "cuml-cu13", "nvidia-dali-cuda130", "pandas")
+    shown = shell(sys.executable, "-m", "pip", "show", *packages, "nvidia-nvjitlink-cu12", "nvidia-nvjitlink")
+    return {
+        "nvidia_smi": shell("nvidia-smi", "-q", "-d", "MEMORY,CLOCK,UTILIZATION"),
+        "tools": {name: shell("which", name) for name in ("nsys", "ncu", "nvcc")},
+        "loaded": loaded,
+        "packages": [line for line in shown.get("output", "").splitlines() if line[:4] in ("Name", "Vers")],
+        "doctor": shell(sys.executable, "-m", "slicfast", "doctor", timeout_s=80),
+    }
+
+
+@stage(limit_s=60)
+def ceilings(context: Context) -> Any:
+    """Matrix product and copy, the rates that all others are held against."""
+    import torch
+
+    from slicfast.bench.ceilings import measure_ceilings
+
+    size = 256 if context.quick else None
+    device = torch.device(context.device)
+    return [
+        measure_ceilings(device, precision, size=size).to_dict() for precision in ("fp32", "bf16", "fp16")
+    ]
+
+
+@stage(limit_s=300)
+def tests(context: Context) -> Any:
+    """The tests that need a GPU; without one they must not pass for skipped."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "needs_cuda", "-n", "0", "--timeout", "120"]
+    if context.quick:
+        command.append("--collect-only")
+    needed = {"SLICFAST_REQUIRE_CUDA": "1"} if context.device == "cuda" else {}
+    return shell(*command, timeout_s=290, env=needed)
+
+
+@stage(limit_s=240)
+def step(context: Context) -> Any:
+    """A step of the published recipe in every precision and layout."""
+    from slicfast.bench.step import bench_step
+
+    return bench_step(_recipe(context), num_samples=context.number(32, 2), num_runs=context.number(10, 1))
+
+
+@stage(limit_s=120)
+def loader(context: Context) -> Any:
+    """Clips a second from a store of moving textures, all augmentations."""
+    from slicfast.bench.loader import bench_loader
+
+    return bench_loader(
+        _recipe(context, "data.crop_size=128"),
+        num_threads=0,
+        batch_size=context.number(96, 2),
+        num_runs=context.number(9, 1),
+    )
+
+
+@stage(limit_s=240)
+def cluster(context: Context) -> Any:
+    """FINCH, first neighbours and k-means at the sizes of UCF101 and of Kinetics-700."""
+    from slicfast.bench.cluster import bench_cluster
+
+    if context.quick:
+        sizes: dict[str, Any] = {"finch_rows": (500,), "neighbor_rows": (500,), "kmeans_rows": 500}
+        return bench_cluster(device=context.device, num_clusters=10, num_runs=1, with_peers=False, **sizes)
+    return bench_cluster(
+        device=context.device,
+        num_runs=3,
+        finch_rows=(10_000, 650_000),
+        neighbor_rows=(50_000, 650_000),
+        kmeans_rows=1_000_000,
+        with_peers=False,
+    )
+
+
+@stage(limit_s=300)
+def training(context: Context) -> Any:
+    """Real clips beside batches that are on the GPU already: the headline's ratio, waiting and memory."""
+    from slicfast.bench.train import bench_train
+
+    config = _recipe(context, f"data.store={_store(context)}")
+    return bench_train(
+        config,
+        num_blocks=context.number(5, 1),
+        steps_per_block=context.number(40, 1),
+        num_warmup=context.number(10, 1),
+    )
+
+
+@stage(limit_s=120)
+def profile(context: Context) -> Any:
+    """The dearest kernels of a step and the share of time without one."""
+    from slicfast.bench.profile import profile as run
+
+    found = run(
+        _recipe(context, f"data.store={_store(context)}"),
+        context.folder / "profile",
+        tool="torch",
+        num_steps=context.number(10, 1),
+        num_warmup=context.number(10, 0),
+    )
+    return found.to_dict()
+
+
+def _recipe(context: Context, *overrides: str) -> Any:
+    """The published recipe, or a far smaller one where only the suite is tried."""
+    from slicfast.config import Config
+
+    small = ("model.name=slic_r3d_10", "model.width=0.125", "data.clip_length=4", "data.crop_size=32")
+    given = [f"train.device={context.device}", "motion.view=difference", *(small if context.quick else ())]
+    if context.quick:
+        given.append("train.batch_size=4")
+        overrides = tuple(item for item in overrides if not item.startswith("data.crop_size"))
+    return Config.load(ROOT / "configs" / "ucf101_r3d18.yaml", ["data.train_split=train", *given, *overrides])
+
+
+def _store(context: Context) -> Path:
+    """A clip store of procedural videos, made once."""
+    from slicfast.data.catalog import read_catalog
+    from slicfast.data.prepare import prepare
+    from slicfast.data.synthetic import SyntheticConfig, write_dataset
+
+    store = context.folder / "store"
+    if not (store / "store.json").exists():
+        videos = context.folder / "videos"
+        groups = context.number(8, 1)
+        write_dataset(videos, SyntheticConfig(train_groups=groups, val_groups=0, test_groups=0))
+        prepare(read_catalog(videos), store)
+    return store
+
+
+def run_one(name: str, context: Context, out: Path) -> None:
+    """One stage in this process; its result goes to `out`."""
+    started = time.perf_counter()
+    result = STAGES[name][0](context)
+    seconds = round(time.perf_counter() - started, 1)
+    write_text(out, json.dumps({"seconds": seconds, "machine": machine(), "result": result}, indent=1))
+
+
+def run_all(names: list[str], context: Context, out: Path) -> int:
+    """The stages that `out` does not hold yet; the number of those that failed."""
+    merged: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    failed = 0
+    for name in names:
+        if "result" in merged.get(name, {}):
+            print(f"{name}: there already")
+            continue
+        part = context.folder / f"{name}.json"
+        command = [sys.executable, __file__, str(part), "--only", name, "--folder", str(context.folder)]
+        command += ["--device", context.device, *(["--quick"] if context.quick else [])]
+        print(f"{name}: ...", flush=True)
+        # Smallest sizes gain nothing from threads, which wait for one another on a busy machine.
+        env = {"OMP_NUM_THREADS": "1"} if context.quick else None
+        told = shell(*command, timeout_s=STAGES[name][1], env=env)
+        if part.exists():
+            merged[name] = json.loads(part.read_text(encoding="utf-8"))
+            print(f"{name}: {merged[name]['seconds']} s", flush=True)
+        else:
+            merged[name] = {"failed": told}
+            failed += 1
+            print(f"{name}: FAILED\n{told.get('output', told.get('error', ''))[-2000:]}", flush=True)
+        write_text(out, json.dumps(merged, indent=1) + "\n")
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stages", default=",".join(STAGES), help="names, with commas between")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--quick", action="store_true", help="smallest sizes: try the suite itself")
+    parser.add_argument("--folder", type=Path, help="for the stages' files; a temporary one unless said")
+    parser.add_argument("--only", choices=list(STAGES), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    names = given.stages.split(",")
+    if unknown := set(names) - set(STAGES):
+        parser.error(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    with tempfile.TemporaryDirectory(prefix="slicfast-suite-") as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        context = Context(given.device, given.quick, folder)
+        if given.only:
+            run_one(given.only, context, given.out)
+        elif failed := run_all(names, context, given.out):
+            sys.exit(f"{failed} of {len(names)} stages failed; what they said is in {given.out}")
+
+
+if __name__ == "__main__":
+    main()
