@@ -63,6 +63,8 @@ class AugmentConfig(Section):
     min_aspect: Positive = 3 / 4
     max_aspect: Positive = 4 / 3
     flip_prob: Probability = 0.5
+    # exact: operators in a drawn order, hue in HSV, 8 bit after each; fast: one affine map of the same draws
+    colour: Literal["exact", "fast"] = "exact"
     jitter_prob: Probability = 0.8
     brightness: Probability = 0.5
     contrast: Probability = 0.5

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data.augment import ClipParams
+from slicfast.data.augment import NO_OPERATOR, ClipParams
 from slicfast.data.flow import ZERO, Components
 
 
@@ -53,6 +53,7 @@ def show_flow(
     offset[is_flow_N] = ZERO * (1.0 - shown_M33.sum(axis=2))
     return replace(
         params,
+        order=np.where(is_flow_N[:, None], np.int8(NO_OPERATOR), params.order),
         colour=colour,
         offset=offset,
         contrast_offset=np.where(is_flow_N, np.float32(0), params.contrast_offset),

@@ -1,6 +1,7 @@
 """Requests in, torch batches out: reading, decoding and augmenting run ahead of whoever consumes them.
 
-One thread reads bytes and feeds DALI, whose own threads decode and augment; what is ready waits in a queue.
+One thread reads bytes and feeds DALI, whose own threads decode; on a CPU as many again augment. What is ready
+waits in a queue.
 Batches come in order and depend only on their requests. Start processes (fork) before the first batch, not
 after: DALI's threads do not survive it.
 """
@@ -25,7 +26,6 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig, MotionConfig
 from slicfast.data.flow_store import FlowStore
 from slicfast.data.motion import difference_view
-from slicfast.data.pipeline import channel_bounds
 from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests, View
@@ -65,7 +65,7 @@ class ClipLoader:
         flow: where requests with the view FLOW are read (`open_flow`); None: there will be none.
         candidates: rows of videos that may stand in for damaged ones; None: all of the store.
         device: "cpu", "cuda" or "cuda:1".
-        num_threads: of DALI; 0: a core each.
+        num_threads: that decode, and as many that augment on a CPU; 0: a core each.
         max_batch: the largest batch that will be asked for.
 
     Attributes:
@@ -110,11 +110,6 @@ class ClipLoader:
             max_batch=max_batch,
         )
         self._tally = DamageTally(config.max_bad_share)
-        self._may_leave_range = augment is not None or flow is not None
-        low_3, high_3 = channel_bounds(config.mean, config.std)
-        # A row of pixels long: three channels at a time, clamping would be slow.
-        self._low = low_3.repeat(config.crop_size).to(self._device)
-        self._high = high_3.repeat(config.crop_size).to(self._device)
         self._current: weakref.ref[ClipIterator] | None = None
 
     @property
@@ -149,12 +144,9 @@ class ClipLoader:
 
     def _hand_over(self, produced: Produced) -> ClipBatch:
         """What is left for torch to do, in the consumer's thread and on its stream."""
-        reading, clips_NTHWC = produced
+        reading = produced.reading
         self._tally.add(reading)
-        if self._may_leave_range:
-            # Brighter than white is white, as in an 8-bit picture. DALI would take five times as long.
-            clips_NTHWC.view(-1, len(self._low)).clamp_(self._low, self._high)
-        clips_NCTHW = clips_NTHWC.permute(0, 4, 1, 2, 3)
+        clips_NCTHW = self._producer.complete(produced).permute(0, 4, 1, 2, 3)
         rows = np.flatnonzero(reading.requests["view"] == View.DIFFERENCE).tolist()
         difference_view(clips_NCTHW, rows, self._config.mean, self._config.std, self._motion.gain)
         return ClipBatch(clips_NCTHW, reading.requests, len(reading.damage))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from slicfast.data.pipeline import Triple, channel_bounds
+from slicfast.data.photometric import Triple, channel_bounds
 
 
 def difference_view(

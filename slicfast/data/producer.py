@@ -1,28 +1,37 @@
-"""Batches of requests to batches of clips: bytes from the store, pixels from DALI, bad clips done over."""
+"""Batches of requests to batches of clips: bytes from the store, pixels by a backend, bad clips done over."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from typing import NamedTuple
 
 import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
+from slicfast.data.backend import make_backend
+from slicfast.data.decoding import DecodeError
 from slicfast.data.flow_store import FlowStore
 from slicfast.data.flow_view import show_flow
-from slicfast.data.pipeline import ClipPipeline, DecodeError
 from slicfast.data.reading import ClipReader, Reading
 from slicfast.data.requests import Requests, View
 from slicfast.data.store import ClipStore
 from slicfast.data.views import Geometry
 from slicfast.errors import RunError
 
-Produced = tuple[Reading, torch.Tensor]  # what was read, (N, T, H, W, 3) float32
+
+class Produced(NamedTuple):
+    """What was read, what is done to it, and how far that has come (`ClipProducer.complete`)."""
+
+    reading: Reading
+    params: ClipParams
+    clips: torch.Tensor
 
 
 class ClipProducer:
-    """A reader and a pipeline with batches under way between them; for one thread.
+    """A reader and a backend with batches under way between them; for one thread.
 
     Args: as ClipLoader's; `stream` of the methods is the CUDA stream on which the clips will be used.
     """
@@ -51,17 +60,8 @@ class ClipProducer:
             centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
         self._flow = flow
         self._reader = ClipReader(store, config.clip_length, candidates, flow)
-        self._pipeline = ClipPipeline(
-            clip_length=config.clip_length,
-            crop_size=config.crop_size,
-            mean=config.mean,
-            std=config.std,
-            augment=augment,
-            device=device,
-            num_threads=num_threads,
-            max_clips=max_batch,
-        )
-        self._under_way: deque[Reading] = deque()
+        self._backend = make_backend(config, augment, device, num_threads, max_batch)
+        self._under_way: deque[tuple[Reading, ClipParams]] = deque()
 
     @property
     def num_under_way(self) -> int:
@@ -79,50 +79,55 @@ class ClipProducer:
 
         Raises RunError where a clip finds no sound substitute or DALI fails for another reason.
         """
-        reading = self._under_way.popleft()
+        started = self._under_way.popleft()
         clips = self._take(stream)
         if clips is not None:
-            return [(reading, clips)]
-        # The pipeline keeps its order: the later batches come out before this one can be done over.
-        results: list[tuple[Reading, torch.Tensor | None]] = [(reading, None)]
+            return [Produced(*started, clips)]
+        # The backend keeps its order: the later batches come out before this one can be done over.
+        results: list[tuple[tuple[Reading, ClipParams], torch.Tensor | None]] = [(started, None)]
         while self._under_way:
             results.append((self._under_way.popleft(), self._take(stream)))
         return [
-            self._do_over(reading, stream) if clips is None else (reading, clips)
-            for reading, clips in results
+            self._do_over(started[0], stream) if clips is None else Produced(*started, clips)
+            for started, clips in results
         ]
+
+    def complete(self, produced: Produced) -> torch.Tensor:
+        """(N, T, S, S, 3) float32, normalised; in the thread and on the stream that will use it."""
+        return self._backend.complete(produced.clips, produced.params)
 
     def abandon(self) -> None:
         """Wait for what is under way and drop it."""
         while self._under_way:
             self._under_way.popleft()
-            self._take(None)
+            with contextlib.suppress(DecodeError):
+                self._backend.drop()
 
     def _take(self, stream: torch.cuda.Stream | None) -> torch.Tensor | None:
         try:
-            return self._pipeline.take(stream)
+            return self._backend.take(stream)
         except DecodeError:
             return None
 
     def _do_over(self, reading: Reading, stream: torch.cuda.Stream | None) -> Produced:
         """A batch that failed, without the clips that do not decode; their substitutes may fail in turn."""
         while True:
-            culprits = self._pipeline.undecodable(reading.pictures)
+            culprits = self._backend.undecodable(reading.pictures)
             for n in culprits:
                 self._reader.reject(reading.requests[n : n + 1])
-            reading = self._feed(self._reader.read(reading.asked))
+            reading, params = self._feed(self._reader.read(reading.asked))
             try:
-                return reading, self._pipeline.take(stream)
+                return Produced(reading, params, self._backend.take(stream))
             except DecodeError as error:
                 if not culprits:
                     raise RunError(f"DALI fails on clips that it decodes one by one: {error}") from None
 
-    def _feed(self, reading: Reading) -> Reading:
+    def _feed(self, reading: Reading) -> tuple[Reading, ClipParams]:
         video_N = reading.requests["video"]
         width_N, height_N = self._store.width[video_N], self._store.height[video_N]
         params = self._params(reading.requests, width_N, height_N)
-        self._pipeline.feed(reading.pictures, params, width_N, height_N)
-        return reading
+        self._backend.feed(reading.pictures, params, width_N, height_N)
+        return reading, params
 
     def _params(self, requests_N: Requests, width_N: npt.ArrayLike, height_N: npt.ArrayLike) -> ClipParams:
         is_flow_N = requests_N["view"] == View.FLOW

@@ -63,15 +63,21 @@ def test_regions_lie_inside_and_keep_to_area_and_aspect(width, height):
     params = draw(seeds(), width, height, config)
     assert params.top_left.min() >= 0 and params.bottom_right.max() <= 1
     size = (params.bottom_right - params.top_left).astype(np.float64)
-    aspect = size[:, 1] * width / (size[:, 0] * height)
-    assert aspect.min() > 0.8 - 1e-3 and aspect.max() < 1.5 + 1e-3
-    area = size.prod(axis=1)
+    pixels_N2 = size * [height, width]
+    assert np.abs(pixels_N2 - np.rint(pixels_N2)).max() < 1e-3
+    place_N2 = params.top_left.astype(np.float64) * [height, width]
+    assert np.abs(place_N2 - np.rint(place_N2)).max() < 1e-3
+    # Half a pixel more or less on either side, as rounding makes it.
+    tall, wide = pixels_N2.T
+    assert ((wide + 0.51) / (tall - 0.51)).min() > 0.8 and ((wide - 0.51) / (tall + 0.51)).max() < 1.5
     if max(width, height) < 1000:
-        assert area.min() > 0.3 - 1e-3 and area.max() < 0.9 + 1e-3
+        assert ((wide + 0.51) * (tall + 0.51)).min() > 0.3 * width * height
+        assert ((wide - 0.51) * (tall - 0.51)).max() < 0.9 * width * height
         assert np.ptp(params.top_left, axis=0).min() > 0.3  # and move about
     else:  # nothing fits: the largest central region of an allowed aspect
         assert np.allclose(size.max(axis=1), 1.0, atol=1e-6)
-        assert np.allclose(params.top_left + params.bottom_right, 1.0, atol=1e-6)
+        middle_N2 = (params.top_left + params.bottom_right) / 2 * [height, width]
+        assert np.abs(middle_N2 - [height / 2, width / 2]).max() < 0.51
 
 
 def test_each_clip_uses_its_own_pictures_size():
@@ -83,10 +89,10 @@ def test_each_clip_uses_its_own_pictures_size():
         np.testing.assert_array_equal(together.top_left[n], alone.top_left[0])
 
 
-def test_shares_of_clips_are_the_configured_probabilities():
-    params = draw(
-        seeds(), 171, 128, AugmentConfig(jitter_prob=0.7, grey_prob=0.15, blur_prob=0.3, flip_prob=0.4)
-    )
+@pytest.mark.parametrize("colour", ["exact", "fast"])
+def test_shares_of_clips_are_the_configured_probabilities(colour):
+    shares = {"jitter_prob": 0.7, "grey_prob": 0.15, "blur_prob": 0.3, "flip_prob": 0.4}
+    params = draw(seeds(), 171, 128, AugmentConfig(colour=colour, **shares))
 
     def near(share: float, wanted: float) -> bool:
         return abs(share - wanted) < 4.5 * np.sqrt(wanted * (1 - wanted) / NUM)
@@ -96,7 +102,33 @@ def test_shares_of_clips_are_the_configured_probabilities():
     is_grey_N = np.abs(params.colour - params.colour[:, :1]).max(axis=(1, 2)) < 1e-6
     assert near(is_grey_N.mean(), 0.15)
     is_plain_N = np.abs(params.colour - np.eye(3)).max(axis=(1, 2)) < 1e-6
+    is_plain_N &= (params.order < 0).all(axis=1)
     assert near(is_plain_N.mean(), 0.3 * 0.85)
+    if colour == "exact":
+        assert near((params.order >= 0).all(axis=1).mean(), 0.7)
+
+
+def test_the_exact_operators_come_in_every_order_alike():
+    params = draw(seeds(), 171, 128, AugmentConfig(jitter_prob=1.0))
+    assert (np.sort(params.order, axis=1) == np.arange(4)).all()
+    _, counts = np.unique(params.order, axis=0, return_counts=True)
+    assert len(counts) == 24 and np.abs(counts - NUM / 24).max() < 5 * np.sqrt(NUM / 24)
+    assert 0.5 <= params.factors[:, :3].min() < 0.51 and 1.49 < params.factors[:, :3].max() <= 1.5
+    assert np.abs(params.factors[:, 3]).max() <= 0.5 < np.abs(params.factors[:, 3]).max() + 0.01
+
+
+def test_both_modes_of_colour_have_the_same_draws():
+    seed_N = seeds()
+    exact, fast = (draw(seed_N, 171, 128, AugmentConfig(colour=mode)) for mode in ("exact", "fast"))
+    for name in ("top_left", "bottom_right", "flip", "factors", "blur"):
+        np.testing.assert_array_equal(getattr(exact, name), getattr(fast, name))
+    brightness_N, contrast_N = exact.factors[:, 0], exact.factors[:, 1]
+    np.testing.assert_allclose(fast.contrast_offset, brightness_N * (1 - contrast_N), atol=1e-6)
+    assert (fast.order < 0).all()
+
+
+def fast_of(config: AugmentConfig) -> AugmentConfig:
+    return config.model_copy(update={"colour": "fast"})
 
 
 def test_strength_zero_changes_nothing():
@@ -104,7 +136,8 @@ def test_strength_zero_changes_nothing():
         min_area=1, min_aspect=1, max_aspect=1, flip_prob=0, brightness=0, contrast=0, saturation=0, hue=0,
         grey_prob=0, blur_prob=0,
     )  # fmt: skip
-    params = draw(seeds(), 64, 64, still)
+    exact, params = (draw(seeds(), 64, 64, config) for config in (still, fast_of(still)))
+    assert np.allclose(exact.factors, [1, 1, 1, 0])
     assert np.allclose(params.colour, np.eye(3), atol=1e-6)
     assert not params.contrast_offset.any() and not params.flip.any() and not params.blur.any()
     assert np.allclose(params.top_left, 0) and np.allclose(params.bottom_right, 1)
@@ -123,7 +156,11 @@ def test_geometric_draw_is_apart_from_the_photometric_one():
 
 def test_motion_clips_are_grey_and_otherwise_left_alone():
     is_motion_N = np.arange(NUM) % 3 == 0
-    params = draw(seeds(), 171, 128, AugmentConfig(jitter_prob=1, blur_prob=1), is_motion_N)
+    config = AugmentConfig(jitter_prob=1, blur_prob=1, grey_prob=0.5)
+    exact = draw(seeds(), 171, 128, config, is_motion_N)
+    assert (exact.order[is_motion_N] < 0).all() and (exact.order[~is_motion_N] >= 0).all()
+    assert np.allclose(exact.colour[is_motion_N], LUMA) and not exact.offset[is_motion_N].any()
+    params = draw(seeds(), 171, 128, fast_of(config), is_motion_N)
     assert np.allclose(params.colour[is_motion_N], LUMA)
     assert not params.contrast_offset[is_motion_N].any() and not params.blur[is_motion_N].any()
     assert params.blur[~is_motion_N].all() and params.contrast_offset[~is_motion_N].all()

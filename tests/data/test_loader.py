@@ -66,7 +66,7 @@ def spoilt_store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 
 def test_clips_agree_with_a_plain_reference(tiny_store):
     config = CONFIG.model_copy(update={"mean": (0.4, 0.5, 0.6), "std": (0.3, 0.2, 0.25)})
-    augment = AugmentConfig(jitter_prob=1.0, blur_prob=0.0)
+    augment = AugmentConfig(colour="fast", jitter_prob=1.0, blur_prob=0.0)
     requests = random_requests(8, seed=int(np.random.default_rng().integers(1000)))
     requests["start"][0] = tiny_store.num_frames[requests["video"][0]] - 2  # repeats its last frame
     requests["stride"][1] = 3
@@ -80,27 +80,20 @@ def test_clips_agree_with_a_plain_reference(tiny_store):
         frames = np.minimum(request["start"] + request["stride"] * np.arange(LENGTH), last)
         expected = reference_clip(tiny_store.frames(request["video"], frames), params, n, CROP)
         clamped += (expected > 255).sum() + (expected < 0).sum()
-        expected = (expected.clip(0, 255) / 255 - config.mean) / config.std
-        np.testing.assert_allclose(batch.clips[n].permute(1, 2, 3, 0), expected, atol=2e-3)
+        got = (batch.clips[n].permute(1, 2, 3, 0).double().numpy() * config.std + config.mean) * 255
+        widened = 0.6 + 1.1 * np.abs(params.colour[n]).sum(axis=1).max()  # rounded before colour and after
+        error = np.abs(got - expected.clip(0, 255))
+        assert error.max() < widened and error.mean() < 0.5 * widened
     assert clamped  # so the clamp has been tried
     np.testing.assert_array_equal(batch.requests, requests)
 
 
-def test_clips_are_a_view_of_dalis_memory_in_channels_last_order(tiny_store):
+def test_clips_are_in_channels_last_order_and_in_memory_of_their_own(tiny_store):
     loader = loader_of(tiny_store)
-    addresses = []
-    take = loader._producer._pipeline.take
-
-    def remember(stream):
-        clips_NTHWC = take(stream)
-        addresses.append(clips_NTHWC.data_ptr())
-        return clips_NTHWC
-
-    loader._producer._pipeline.take = remember
     held = list(loader.load(random_requests(5, seed) for seed in range(4)))
-    for batch, address in zip(held, addresses, strict=True):
+    assert len({batch.clips.data_ptr() for batch in held}) == len(held)
+    for batch in held:
         clips = batch.clips
-        assert clips.data_ptr() == address
         assert clips.shape == (5, 3, LENGTH, CROP, CROP) and clips.dtype == torch.float32
         assert clips.stride() == (LENGTH * CROP * CROP * 3, 1, CROP * CROP * 3, CROP * 3, 3)
         assert clips.is_contiguous(memory_format=torch.channels_last_3d)
@@ -146,7 +139,7 @@ def test_a_resize_below_the_crop_is_told_at_once(tiny_store):
 
 
 def test_motion_clips_are_differences_of_the_grey_clip(tiny_store):
-    augment = AugmentConfig(jitter_prob=0.0, grey_prob=1.0, blur_prob=0.0)
+    augment = AugmentConfig(jitter_prob=0.0, grey_prob=1.0, blur_prob=0.0, colour="fast")
     requests = random_requests(6, 1, view_N=[0, 1, 0, 1, 1, 0])
     as_pictures = requests.copy()
     as_pictures["view"] = View.RGB

@@ -1,3 +1,7 @@
+"""The GPU's graph in its CPU form: geometry against plain NumPy, order, memory; colour and blur in torch."""
+
+from dataclasses import fields, replace
+
 import cv2
 import numpy as np
 import pytest
@@ -6,22 +10,16 @@ from clip_reference import axis_weights, decode, resample
 from clip_reference import clip as reference_clip
 from small_data import encode_pictures, smooth_video
 
-from slicfast.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig
+from slicfast.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
-from slicfast.data.pipeline import BlurPlan, ClipPipeline, DecodeError, channel_bounds
+from slicfast.data.backend import GpuBackend
+from slicfast.data.decoding import DecodeError
 
 pytest.importorskip("nvidia.dali")
 
 WIDTH, HEIGHT = 171, 128
 NUM, LENGTH, CROP = 6, 4, 56
 CPU = torch.device("cpu")
-SETTINGS = {
-    "clip_length": LENGTH,
-    "mean": IMAGENET_MEAN,
-    "std": IMAGENET_STD,
-    "device": CPU,
-    "max_clips": NUM,
-}
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +34,20 @@ def pictures() -> list[np.ndarray]:
     return encoded
 
 
+def backend_of(
+    crop: int = CROP, augment: AugmentConfig | None = None, threads: int = 2, device: torch.device = CPU
+) -> GpuBackend:
+    return GpuBackend(DataConfig(clip_length=LENGTH, crop_size=crop), augment, device, threads, NUM)
+
+
 @pytest.fixture(scope="module")
-def pipeline() -> ClipPipeline:
-    return ClipPipeline(crop_size=CROP, augment=AugmentConfig(), num_threads=2, **SETTINGS)
+def backend() -> GpuBackend:
+    return backend_of()
 
 
-def run(pipeline: ClipPipeline, pictures: list[np.ndarray], params: ClipParams) -> torch.Tensor:
-    pipeline.feed(pictures, params, WIDTH, HEIGHT)
-    return pipeline.take()
+def run(backend: GpuBackend, pictures: list[np.ndarray], params: ClipParams) -> torch.Tensor:
+    backend.feed(pictures, params, WIDTH, HEIGHT)
+    return backend.complete(backend.take(), params)
 
 
 def in_bytes(clips: torch.Tensor) -> np.ndarray:
@@ -51,196 +55,125 @@ def in_bytes(clips: torch.Tensor) -> np.ndarray:
     return (clips.numpy().astype(np.float64) * IMAGENET_STD + IMAGENET_MEAN) * 255
 
 
-def random_params(**probabilities: float) -> ClipParams:
+def random_params(**settings) -> ClipParams:
     seed_N = np.random.default_rng().integers(0, 2**64, NUM, dtype=np.uint64)
-    return draw(seed_N, WIDTH, HEIGHT, AugmentConfig(**probabilities))
+    return draw(seed_N, WIDTH, HEIGHT, AugmentConfig(**settings))
 
 
 @pytest.mark.parametrize("crop", [CROP, 160])  # shrinking, and enlarging
 def test_crop_resize_flip_and_colour_agree_with_plain_numpy(pictures, crop):
-    pipeline = ClipPipeline(crop_size=crop, augment=AugmentConfig(), num_threads=1, **SETTINGS)
-    params = random_params(jitter_prob=1.0, blur_prob=0.0)
-    got = in_bytes(run(pipeline, pictures, params))
+    params = random_params(colour="fast", jitter_prob=1.0, blur_prob=0.0)
+    params = replace(params, offset=np.random.default_rng().uniform(-9, 9, (NUM, 3)).astype(np.float32))
+    got = in_bytes(run(backend_of(crop), pictures, params))
     assert got.shape == (NUM, LENGTH, crop, crop, 3)
     for n in range(NUM):
-        expected = reference_clip(pictures[n * LENGTH : (n + 1) * LENGTH], params, n, crop)
-        # float32 arithmetic on values to 400, and DALI's tables of interpolation weights
-        assert np.abs(got[n] - expected).max() < 0.05
+        expected = reference_clip(pictures[n * LENGTH : (n + 1) * LENGTH], params, n, crop).clip(0, 255)
+        inner = np.abs(got[n] - expected)[:, 2:-2, 2:-2]  # DALI repeats the border when it shrinks
+        widened = 0.51 + 0.51 * np.abs(params.colour[n]).sum(axis=1).max()
+        assert inner.max() < widened  # rounded before colour and after
 
 
-def test_evaluation_is_resize_then_centre_crop(pictures, pipeline):
+def test_evaluation_is_resize_then_centre_crop(pictures, backend):
     rows, columns = evaluation_size(CROP)
-    got = in_bytes(run(pipeline, pictures, centre_crop(NUM, (rows, columns), CROP)))
+    got = in_bytes(run(backend, pictures, centre_crop(NUM, (rows, columns), CROP)))
     first = round((columns - CROP) / 2)
-    height_weights, width_weights = (
-        axis_weights(HEIGHT, 0, HEIGHT, rows),
-        axis_weights(WIDTH, 0, WIDTH, columns),
-    )
+    weights = axis_weights(HEIGHT, 0, HEIGHT, rows), axis_weights(WIDTH, 0, WIDTH, columns)
     for n in range(NUM):
-        resized = resample(decode(pictures[n * LENGTH]), height_weights, width_weights)
-        assert np.abs(got[n, 0] - resized[:, first : first + CROP]).max() < 0.05
+        expected = resample(decode(pictures[n * LENGTH]), *weights)[:, first : first + CROP]
+        assert np.abs(got[n, 0] - expected)[2:-2].max() < 0.6
 
 
-def test_flip_mirrors_exactly(pictures, pipeline):
-    params = random_params(blur_prob=0.0, flip_prob=0.0)
-    mirrored = ClipParams(**{**vars(params), "flip": np.ones(NUM, dtype=bool)})
-    plain, flipped = run(pipeline, pictures, params), run(pipeline, pictures, mirrored)
-    torch.testing.assert_close(flipped.flip(3), plain, rtol=0, atol=2e-5)  # sums in another order
+def test_flip_mirrors(pictures, backend):
+    params = random_params(blur_prob=0.0, flip_prob=0.0, jitter_prob=0.0)
+    plain = run(backend, pictures, params)
+    flipped = run(backend, pictures, replace(params, flip=np.ones(NUM, dtype=bool)))
+    assert np.abs(in_bytes(flipped.flip(3)) - in_bytes(plain)).max() < 1.01  # sums in another order
 
 
-def test_contrast_is_about_each_frames_own_mean(pictures, pipeline):
-    params = centre_crop(NUM, evaluation_size(CROP), CROP)
-    plain = in_bytes(run(pipeline, pictures, params))
-    halved = ClipParams(
-        **{**vars(params), "colour": params.colour * 0.5, "contrast_offset": np.full(NUM, 0.5, np.float32)}
-    )
-    got = in_bytes(run(pipeline, pictures, halved))
-    luma = np.array([0.299, 0.587, 0.114])
-    mean_NT = (plain @ luma).mean(axis=(2, 3))
-    assert np.ptp(mean_NT, axis=1).min() > 1  # frames of a clip do differ
-    expected = 0.5 * plain + 0.5 * mean_NT[:, :, None, None, None]
-    np.testing.assert_allclose(got, expected, atol=0.02)
-    np.testing.assert_allclose((got @ luma).mean(axis=(2, 3)), mean_NT, atol=0.02)
-
-
-def test_grey_clips_hold_their_luma_on_every_channel(pictures, pipeline):
+def test_motion_clips_hold_their_luma_on_every_channel(pictures, backend):
     params = random_params(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0)
-    plain = in_bytes(run(pipeline, pictures, params))
-    grey = draw_grey(params)
-    got = in_bytes(run(pipeline, pictures, grey))
-    np.testing.assert_allclose(got, (plain @ [0.299, 0.587, 0.114])[..., None].repeat(3, -1), atol=0.02)
+    plain = in_bytes(run(backend, pictures, params))
+    luma = np.array([0.299, 0.587, 0.114])
+    grey = replace(params, colour=np.tile(np.float32(luma), (NUM, 3, 1)))
+    got = in_bytes(run(backend, pictures, grey))
+    np.testing.assert_allclose(got, (plain @ luma)[..., None].repeat(3, -1), atol=0.51)
 
 
-def draw_grey(params: ClipParams) -> ClipParams:
-    luma = np.broadcast_to(np.float32([0.299, 0.587, 0.114]), (NUM, 3, 3))
-    return ClipParams(**{**vars(params), "colour": luma.copy()})
+@pytest.mark.parametrize(("kernel", "sigma"), [(15, 2.0), (9, 2.0), (5, 1.1)])
+def test_blur_is_opencvs_for_the_clips_for_which_it_was_drawn(pictures, kernel, sigma):
+    config = AugmentConfig(blur_sigma=sigma, blur_kernel=kernel)
+    backend = backend_of(augment=config)
+    params = random_params(jitter_prob=0.0, blur_prob=0.0)
+    sharp = run(backend, pictures, params)
+    mixed = run(backend, pictures, replace(params, blur=np.arange(NUM) % 2 == 0))
+    assert torch.equal(sharp[1::2], mixed[1::2])
+    for frame, got in zip(
+        in_bytes(sharp[::2]).reshape(-1, CROP, CROP, 3),
+        in_bytes(mixed[::2]).reshape(-1, CROP, CROP, 3),
+        strict=True,
+    ):
+        expected = cv2.GaussianBlur(frame, (kernel, kernel), sigma)
+        assert np.abs(got - expected).max() < 0.51
+        assert np.abs(frame - expected).mean() > 1
 
 
-@pytest.mark.parametrize(
-    ("crop", "sigma", "kernel", "halved"),
-    [
-        (112, 2.0, 15, True),
-        (113, 2.0, 15, True),
-        (56, 2.0, 15, True),
-        (56, 3.0, 19, True),
-        (32, 2.0, 15, True),
-        (56, 1.5, 11, False),
-        (56, 2.0, 9, False),
-    ],
-)
-def test_blur_agrees_with_opencv(pictures, crop, sigma, kernel, halved):
-    config = AugmentConfig(blur_sigma=sigma, blur_kernel=kernel, blur_prob=1.0)
-    pipeline = ClipPipeline(crop_size=crop, augment=config, num_threads=1, **SETTINGS)
-    blurred = random_params(jitter_prob=0.0, grey_prob=0.0, blur_prob=1.0)
-    sharp = ClipParams(**{**vars(blurred), "blur": np.zeros(NUM, dtype=bool)})
-    got = in_bytes(run(pipeline, pictures, blurred)).reshape(-1, crop, crop, 3)
-    plain = in_bytes(run(pipeline, pictures, sharp)).reshape(-1, crop, crop, 3)
-
-    def opencv(border: int) -> np.ndarray:
-        return np.stack([cv2.GaussianBlur(f, (kernel, kernel), sigma, borderType=border) for f in plain])
-
-    expected = opencv(cv2.BORDER_REFLECT_101)
-    error = np.abs(got - expected)
-    assert error.mean() < 0.1 * np.abs(got - plain).mean()  # it does blur
-    if not halved:
-        assert error.max() < 0.05
-        return
-    reach = kernel // 2 + 1
-    is_inner = np.zeros((crop, crop), dtype=bool)
-    is_inner[reach:-reach, reach:-reach] = True
-    assert error[:, is_inner].mean() < 0.7 and np.quantile(error[:, is_inner], 0.999) < 2.5
-    # Mirrored pixels lie half a coarse pixel off: that must matter less than mirroring or repeating does.
-    of_border_rule = np.abs(opencv(cv2.BORDER_REPLICATE) - expected)[:, ~is_inner]
-    at_border = error[:, ~is_inner]
-    assert at_border.mean() < 0.7 * of_border_rule.mean()
-    assert np.quantile(at_border, 0.999) < 0.7 * np.quantile(of_border_rule, 0.999)
-
-
-def test_blur_touches_only_the_clips_for_which_it_was_drawn(pictures, pipeline):
-    params = random_params(blur_prob=0.0)
-    some = ClipParams(**{**vars(params), "blur": np.arange(NUM) % 2 == 0})
-    plain, mixed = run(pipeline, pictures, params), run(pipeline, pictures, some)
-    assert torch.equal(plain[1::2], mixed[1::2])
-    assert all(not torch.equal(a, b) for a, b in zip(plain[::2], mixed[::2], strict=True))
-
-
-def test_a_wide_kernel_is_computed_at_half_the_size():
-    assert BlurPlan.make(AugmentConfig(), 112).size == 56
-    assert BlurPlan.make(AugmentConfig(), 112).window == 7
-    assert BlurPlan.make(AugmentConfig(blur_sigma=1.9), 112).size == 112  # too narrow
-    assert BlurPlan.make(AugmentConfig(blur_kernel=9), 112).window == 9  # cut off: the exact kernel
-
-
-@pytest.mark.parametrize("num_threads", [2, 4])
-def test_bits_do_not_depend_on_the_number_of_threads(pictures, num_threads):
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_bits_do_not_depend_on_the_number_of_threads(pictures, backend, num_threads):
     params = random_params(jitter_prob=1.0, blur_prob=0.5)
-    one, many = (
-        ClipPipeline(crop_size=CROP, augment=AugmentConfig(), num_threads=threads, **SETTINGS)
-        for threads in (1, num_threads)
-    )
-    assert torch.equal(run(one, pictures, params), run(many, pictures, params))
+    assert torch.equal(run(backend, pictures, params), run(backend_of(threads=num_threads), pictures, params))
 
 
-def test_a_clip_does_not_depend_on_its_batch(pictures, pipeline):
-    params = random_params(jitter_prob=1.0, blur_prob=0.5)
-    together = run(pipeline, pictures, params)
+def test_a_clip_does_not_depend_on_its_batch(pictures, backend):
+    params = random_params(jitter_prob=0.0, blur_prob=0.0)
+    together = run(backend, pictures, params)
     for n in (0, NUM - 1):
-        alone = ClipParams(**{name: values[n : n + 1] for name, values in vars(params).items()})
-        assert torch.equal(run(pipeline, pictures[n * LENGTH : (n + 1) * LENGTH], alone)[0], together[n])
+        alone = ClipParams(**{field.name: getattr(params, field.name)[n : n + 1] for field in fields(params)})
+        assert torch.equal(run(backend, pictures[n * LENGTH : (n + 1) * LENGTH], alone)[0], together[n])
 
 
-def test_batches_held_are_not_overwritten_by_later_ones(pictures, pipeline):
+def test_batches_held_are_not_overwritten_by_later_ones(pictures, backend):
     held = []
     for _ in range(6):
         params = random_params()
-        clips = run(pipeline, pictures, params)
+        backend.feed(pictures, params, WIDTH, HEIGHT)
+        clips = backend.take()
         held.append((clips, clips.clone(), params))
     assert len({clips.data_ptr() for clips, _, _ in held}) == len(held)
     assert all(torch.equal(clips, copy) for clips, copy, _ in held)
-    held[0][0].zero_()  # and are the holder's to write
-    assert torch.equal(run(pipeline, pictures, held[0][2]), held[0][1])
 
 
-def test_batches_run_ahead_and_come_out_in_order(pictures, pipeline):
+def test_batches_run_ahead_and_come_out_in_order(pictures, backend):
     params = [random_params() for _ in range(3)]
     for each in params:
-        pipeline.feed(pictures, each, WIDTH, HEIGHT)
-    ahead = [pipeline.take() for _ in params]
+        backend.feed(pictures, each, WIDTH, HEIGHT)
+    ahead = [backend.complete(backend.take(), each) for each in params]
     assert all(
-        torch.equal(got, run(pipeline, pictures, each)) for got, each in zip(ahead, params, strict=True)
+        torch.equal(got, run(backend, pictures, each)) for got, each in zip(ahead, params, strict=True)
     )
 
 
-def test_a_failed_batch_costs_only_itself_and_its_clips_are_found(pictures, pipeline):
+def test_a_failed_batch_costs_only_itself_and_its_clips_are_found(pictures, backend):
     params = random_params()
-    good = run(pipeline, pictures, params)
+    good = run(backend, pictures, params)
     bad = list(pictures)
     for place in (1, 4 * LENGTH + 2):
         bad[place] = bad[place][: len(bad[place]) // 2]
     for batch in (pictures, bad, pictures):
-        pipeline.feed(batch, params, WIDTH, HEIGHT)
-    assert torch.equal(pipeline.take(), good)
+        backend.feed(batch, params, WIDTH, HEIGHT)
+    assert torch.equal(backend.complete(backend.take(), params), good)
     with pytest.raises(DecodeError, match="Failed to decode"):
-        pipeline.take()
-    assert torch.equal(pipeline.take(), good)
-    assert pipeline.undecodable(bad) == [0, 4]
-    assert pipeline.undecodable(pictures) == []
-
-
-def test_channel_bounds_are_black_and_white():
-    low, high = channel_bounds(IMAGENET_MEAN, IMAGENET_STD)
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    torch.testing.assert_close(low * std + mean, torch.zeros(3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(high * std + mean, torch.ones(3))
+        backend.take()
+    assert torch.equal(backend.complete(backend.take(), params), good)
+    assert backend.undecodable(bad) == [0, 4]
+    assert backend.undecodable(pictures) == []
 
 
 @pytest.mark.needs_cuda
-def test_gpu_clips_agree_with_cpu_clips(pictures):
-    params = random_params(jitter_prob=1.0)
-    clips = []
-    for device in (CPU, torch.device("cuda", 0)):
-        settings = {**SETTINGS, "device": device}
-        pipeline = ClipPipeline(crop_size=CROP, augment=AugmentConfig(), num_threads=2, **settings)
-        clips.append(run(pipeline, pictures, params).cpu())
+@pytest.mark.parametrize("colour", ["exact", "fast"])
+def test_gpu_clips_agree_with_their_cpu_form(pictures, colour):
+    params = random_params(jitter_prob=1.0, colour=colour)
+    clips = [
+        run(backend_of(device=device), pictures, params).cpu() for device in (CPU, torch.device("cuda", 0))
+    ]
     error = np.abs(in_bytes(clips[0]) - in_bytes(clips[1]))
     assert error.mean() <= 1 and np.quantile(error, 0.999) <= 8

@@ -1,0 +1,119 @@
+"""What turns a batch's bytes into clips: one form for the processor, one for a GPU, chosen here."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import numpy.typing as npt
+import torch
+
+from slicfast.config import AugmentConfig, DataConfig
+from slicfast.data.augment import ClipParams
+from slicfast.data.augment_cpu import CpuAugmenter
+from slicfast.data.decoding import DecodeProbe, JpegDecoder, Pictures
+from slicfast.data.photometric import Photometric
+from slicfast.data.pipeline import ClipPipeline
+
+
+class Backend(Protocol):
+    """Batches under way, in order; for one thread, `complete` apart."""
+
+    def feed(
+        self, pictures: Pictures, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+    ) -> None:
+        """Start on a batch of N clips, N * T JPEGs of the sizes given. Their bytes may change afterwards."""
+
+    def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
+        """The next batch, waiting for it, ready for `complete`. Raises DecodeError where it is lost."""
+
+    def drop(self) -> None:
+        """Wait for the next batch, and forget it."""
+
+    def complete(self, clips: torch.Tensor, params: ClipParams) -> torch.Tensor:
+        """(N, T, S, S, 3) float32 of what `take` gave, in the thread and on the stream that will use it."""
+
+    def undecodable(self, pictures: Pictures) -> list[int]:
+        """Which clips of a batch cannot be decoded, each tried alone."""
+
+
+def make_backend(
+    config: DataConfig, augment: AugmentConfig | None, device: torch.device, num_threads: int, max_clips: int
+) -> Backend:
+    """The backend of a device. Raises MachineError where DALI is missing."""
+    kind = CpuBackend if device.type == "cpu" else GpuBackend
+    return kind(config, augment, device, num_threads, max_clips)
+
+
+class CpuBackend:
+    """DALI decodes, its own threads running ahead; as many threads augment."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        augment: AugmentConfig | None,
+        device: torch.device,
+        num_threads: int,
+        max_clips: int,
+    ) -> None:
+        length = config.clip_length
+        self._decoder = JpegDecoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
+        self._probe = DecodeProbe(device, clip_length=length, num_threads=num_threads)
+        self._augmenter = CpuAugmenter(
+            clip_length=length,
+            crop_size=config.crop_size,
+            mean=config.mean,
+            std=config.std,
+            augment=augment,
+            num_threads=num_threads,
+        )
+        self._params: deque[ClipParams] = deque()
+        self.undecodable = self._probe.undecodable
+
+    def feed(
+        self, pictures: Pictures, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+    ) -> None:
+        self._decoder.feed(pictures)
+        self._params.append(params)
+
+    def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
+        params = self._params.popleft()
+        return self._augmenter(self._decoder.take(), params)
+
+    def drop(self) -> None:
+        self._params.popleft()
+        self._decoder.take()
+
+    def complete(self, clips: torch.Tensor, params: ClipParams) -> torch.Tensor:
+        return clips
+
+
+class GpuBackend:
+    """DALI decodes, crops and resizes, running ahead on its own stream; torch does the rest on the user's.
+
+    A CPU will do, for tests.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        augment: AugmentConfig | None,
+        device: torch.device,
+        num_threads: int,
+        max_clips: int,
+    ) -> None:
+        self._pipeline = ClipPipeline(
+            clip_length=config.clip_length,
+            crop_size=config.crop_size,
+            device=device,
+            num_threads=num_threads,
+            max_clips=max_clips,
+        )
+        self._probe = DecodeProbe(device, clip_length=config.clip_length, num_threads=num_threads)
+        self.feed = self._pipeline.feed
+        self.take = self._pipeline.take
+        self.complete = Photometric(mean=config.mean, std=config.std, augment=augment, device=device)
+        self.undecodable = self._probe.undecodable
+
+    def drop(self) -> None:
+        self._pipeline.take()
