@@ -51,12 +51,11 @@ class Assignment:
 
         An id that was not clustered gets a fresh label of its own, so it is nobody's positive.
         """
+        if tuple(ids) == self.ids:  # the usual case, and quick: both hold the very same strings
+            return self.labels.copy()
         by_id = dict(zip(self.ids, self.labels.tolist(), strict=True))
+        joined = np.array([by_id.get(video_id, -1) for video_id in ids], dtype=np.int64)
+        is_new = joined < 0
         fresh = int(self.labels.max()) + 1 if self.labels.size else 0
-        joined = np.empty(len(ids), dtype=np.int64)
-        for row, video_id in enumerate(ids):
-            label = by_id.get(video_id)
-            if label is None:
-                label, fresh = fresh, fresh + 1
-            joined[row] = label
+        joined[is_new] = fresh + np.arange(np.count_nonzero(is_new))
         return joined

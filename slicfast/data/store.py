@@ -25,6 +25,7 @@ from slicfast.data.store_format import (
     StoreSettings,
     Uint8Array,
     Uint32Array,
+    unpack_strings,
 )
 from slicfast.data.store_original import Original, Originals
 from slicfast.data.store_parts import Cut, DamagedClip, Layout
@@ -150,8 +151,16 @@ class ClipStore:
 
     def ids(self, videos: npt.ArrayLike | None = None) -> list[str]:
         """The ids of some rows, of all without an argument."""
-        rows = range(self._len) if videos is None else np.asarray(videos).tolist()
-        return [self.id(row) for row in rows]
+        if videos is None:
+            return unpack_strings(self._id_blob, self._id_offsets)
+        rows = np.asarray(videos)
+        if len(rows) <= self._len // 16:
+            return [self.id(row) for row in rows.tolist()]
+        if rows.min() < 0 or rows.max() >= self._len:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a store of {self._len} videos")
+        whole = self._id_blob.tobytes()  # many: joined offsets are far quicker than one look-up each
+        starts, ends = self._id_offsets[rows].tolist(), self._id_offsets[rows + 1].tolist()
+        return [whole[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True)]
 
     def row(self, id: str) -> int:
         """The row of a video id. Raises DataError where the store does not hold it."""
