@@ -82,6 +82,25 @@ def flow(results: dict[str, Any]) -> str:
     return f"{markdown(columns, exactness)}\n\n{markdown(of_an_hour, cost)}"
 
 
+def fuzz_prepare(results: dict[str, Any]) -> str:
+    columns = ("stored", "stored damaged", "left out", "given up")
+    outcomes = dict(results["outcomes"])
+    total = outcomes.pop("all")
+    rows = [[name, *(f"{counts.get(column, 0)}" for column in columns)] for name, counts in outcomes.items()]
+    return markdown(
+        ["damaged copies of", *columns], [*rows, ["all", *(f"{total.get(c, 0)}" for c in columns)]]
+    )
+
+
+def store_reading(results: dict[str, Any]) -> str:
+    rows = [
+        [way, f"{found['median']:.0f} ({found['quartiles'][0]:.0f}-{found['quartiles'][1]:.0f})"]
+        for way, found in results["cpu_us_a_clip"].items()
+    ]
+    what = f"{results['pictures_a_clip']} pictures of {results['bytes_a_picture']} bytes, checksums included"
+    return markdown([what, "CPU us a clip"], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -90,6 +109,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cluster": bench(cluster),
     "step": bench(step),
     "peers": peers,
+    "fuzz-prepare": fuzz_prepare,
+    "store-reading": store_reading,
 }
 
 

@@ -1,8 +1,8 @@
 """How a store's files are read: at places, never through a memory map, and never trusted.
 
 A page of a map that cannot be read (a shard cut short, a file server that lost the file) kills the process
-with SIGBUS; a read that fails is an error that can be handled. The price is small: 42 us of CPU instead of 34
-for a clip of 16 pictures of 5 kB with their checksums, which take milliseconds to decode.
+with SIGBUS; a read that fails is an error that can be handled. The price is some microseconds a clip, which
+takes milliseconds to decode (measured by benchmarks/store_reading.py).
 """
 
 from __future__ import annotations

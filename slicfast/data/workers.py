@@ -29,7 +29,7 @@ LIMIT_S = 4 * 3600.0  # and one that takes longer than this for a video; a damag
 START_S = 120.0
 POLL_S = 0.2
 NUM_TASKS = 500  # a worker is replaced after so many videos, or once it is as large as this between two
-RESIDENT_BYTES = 1 << 30
+RESIDENT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
