@@ -156,7 +156,7 @@ def prepare(
     from slicfast.data.flow import CONTENT, flow_folder
     from slicfast.data.prepare import StoreSettings, estimate
     from slicfast.data.prepare import prepare as run
-    from slicfast.data.prepare_flow import prepare_flow
+    from slicfast.data.prepare_flow import outdated_flow, prepare_flow
     from slicfast.data.workers import LIMIT_S
 
     given: dict[str, Any] = {
@@ -190,6 +190,10 @@ def prepare(
             limit_s=time_limit or LIMIT_S,
         )
     _show_report(store, report)
+    made = [flow_folder(store, components) for components in parts]
+    for folder in outdated_flow(store, report.changed):
+        if folder not in made:
+            say(f"{folder} still holds flow of files that changed since; run again with --flow")
     for components in parts:
         with track(f"Flow, {components}", unit="videos") as bar:
             report = prepare_flow(

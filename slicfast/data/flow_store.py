@@ -57,9 +57,11 @@ class FlowStore:
 
 def _rows(store: ClipStore, fields: ClipStore) -> Int32Array:
     """Where each video's flow is, -1 for none; both stores are in order of id."""
-    names, places = fields.ids(), {}
+    names, wanted = fields.ids(), store.ids()
+    if names == wanted:  # the usual case, and quick
+        return np.arange(len(names), dtype=np.int32)
     places = {name: row for row, name in enumerate(names)}
-    return np.array([places.get(name, -1) for name in store.ids()], dtype=np.int32)
+    return np.array([places.get(name, -1) for name in wanted], dtype=np.int32)
 
 
 def open_flow(store: ClipStore, config: Config) -> FlowStore | None:

@@ -6,6 +6,8 @@ guards against damage guards the flow too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,3 +63,14 @@ def prepare_flow(
         stall_s=stall_s,
         limit_s=limit_s,
     )
+
+
+def outdated_flow(store_path: str | Path, changed: Sequence[str]) -> list[Path]:
+    """The stores of flow inside a clip store that hold any of these videos, whose pictures were made anew."""
+    found = []
+    for components in CONTENT:
+        folder = flow_folder(Path(store_path), components)
+        with suppress(DataError):  # none there, or none finished
+            if not set(changed).isdisjoint(ClipStore(folder).ids()):
+                found.append(folder)
+    return found

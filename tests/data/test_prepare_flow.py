@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from small_data import gliding_video, smooth_video, write_video
 from slicfast.data.catalog import read_catalog
 from slicfast.data.flow import FlowEncoder, flow_folder, levels_per_pixel
 from slicfast.data.prepare import PrepareReport, StoreSettings, prepare
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.prepare_flow import outdated_flow, prepare_flow
 from slicfast.data.store import ClipStore
 from slicfast.data.store_writer import StoreWriter
 from slicfast.errors import ConfigError, DataError, RunError
@@ -141,6 +142,19 @@ def test_flow_comes_later_without_touching_the_pictures_and_survives_them(
     assert (pictures.num_done, flow.num_done, flow.num_kept) == (0, 0, 6)
     after = contents(tmp_path / "store/flow-u")
     assert len(after) == 6 and all(after[name] == jpegs for name, jpegs in before.items())
+
+
+def test_flow_of_changed_files_is_told_and_made_anew(videos: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "videos"))
+    for _ in range(2):  # the second time one file is another
+        pictures = prepare(read_catalog(root), tmp_path / "store", SMALL, workers=1)
+        outdated = outdated_flow(tmp_path / "store", pictures.changed)
+        flow = prepare_flow(read_catalog(root), tmp_path / "store", workers=1)
+        shutil.copy(root / "5.mkv", root / "0.mkv")
+    assert outdated == [tmp_path / "store/flow-u"] and flow.changed == ("0.mkv",)
+    made = contents(tmp_path / "store/flow-u")
+    assert made["0.mkv"] == made["5.mkv"]
+    assert outdated_flow(tmp_path / "store", ["still.mkv"]) == outdated_flow(tmp_path, ["0.mkv"]) == []
 
 
 def test_a_killed_run_goes_on_where_it_was(videos: Path, prepared: Path, tmp_path: Path) -> None:
