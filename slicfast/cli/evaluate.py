@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,12 @@ def register(app: typer.Typer) -> None:
         )
     )(linear)
     group.command(epilog=examples(("slicfast eval knn runs/demo", "")))(knn)
+    group.command(
+        epilog=examples(
+            ("slicfast eval finetune runs/demo --epochs 20", ""),
+            ("torchrun --nproc-per-node=8 -m slicfast eval finetune runs/ucf101 --query test1", "eight GPUs"),
+        )
+    )(finetune)
     group.command(
         "all",
         epilog=examples(
@@ -140,6 +147,43 @@ def knn(
 
     print_subject(document)
     print_knn(document)
+
+
+def finetune(
+    run: RunArgument,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    query: QueryOption = None,
+    gallery: GalleryOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Instead of CoCLR's 150.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the fine-tuning; RUN/finetune unless said.", show_default=False)
+    ] = None,
+    per_class: PerClassOption = False,
+) -> None:
+    """Train the whole network with labels by CoCLR's recipe and test it on ten crops of every window.
+
+    A run of its own in RUN/finetune: Ctrl-C saves and stops, the same command goes on. The result is written
+    to evaluation.json there, and `slicfast eval all` shows it beside the rest.
+    """
+    values = _overrides([*(overrides or ()), *([f"probe.epochs={epochs}"] if epochs else ())])
+    from slicfast.cli.evaluation_tables import print_finetuning, print_per_class, print_subject
+    from slicfast.training.finetune import finetune as start
+
+    result = start(run, folder=folder, query=query, gallery=gallery, store=store, overrides=values)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if result.evaluation is None:
+        assert result.stopped_by is not None
+        say(f"stopped by {result.stopped_by.name}, all of it saved; the same command goes on")
+        raise typer.Exit(128 + result.stopped_by)
+    print_subject(result.evaluation)
+    print_finetuning(result.evaluation)
+    if per_class:
+        print_per_class(result.evaluation)
+    say(f"written to {result.folder / 'evaluation.json'}")
 
 
 def everything(

@@ -65,6 +65,16 @@ def print_knn(document: dict[str, Any]) -> None:
     table("k-NN top-1, %", columns, cells)
 
 
+def print_finetuning(document: dict[str, Any]) -> None:
+    """Top-1 and top-5 beside chance."""
+    found = document["finetune"]
+    cells = [
+        (name, percent(row["top1"]), interval(row["top1"]), percent(row["top5"]))
+        for name, row in ((f"fine-tuned, {found['epochs']} epochs", found), ("chance", found["chance"]))
+    ]
+    table("ten crops of every window, %", ("", "top-1", "95 %", "top-5"), cells)
+
+
 def print_summary(document: dict[str, Any]) -> None:
     """One table of everything: a row a protocol, a column a kind of features."""
     cells = []
@@ -96,6 +106,8 @@ def print_per_class(document: dict[str, Any]) -> None:
     for method, name in METHODS.items():
         if method in document.get("linear", {}):
             found[name] = document["linear"][method]["trained_pooled"]["per_class"]
+    if "finetune" in document:
+        found["fine-tuned"] = document["finetune"]["per_class"]
     support = document["videos_per_class"]["query"]
     cells = [
         (name, str(support[place]), *(_share(shares[place]) for shares in found.values()))

@@ -6,6 +6,8 @@ discrimination, the anchor's window again. Nothing here reads a video or keeps a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,7 @@ class SampleSampler:
         num_frames: (N,) their frames; each at least ``config.data.min_training_frames``.
         config: the run's configuration.
         has_flow: (N,) which of them have stored flow; the others are never shown by it. None: all have.
+        roles: the clips of a sample, beginning with the anchor; None: those that the losses need.
 
     Raises:
         DataError: fewer than two videos.
@@ -32,7 +35,12 @@ class SampleSampler:
     """
 
     def __init__(
-        self, rows: Rows, num_frames: npt.ArrayLike, config: Config, has_flow: npt.ArrayLike | None = None
+        self,
+        rows: Rows,
+        num_frames: npt.ArrayLike,
+        config: Config,
+        has_flow: npt.ArrayLike | None = None,
+        roles: Sequence[Role] | None = None,
     ) -> None:
         self.rows_N = np.asarray(rows, dtype=np.int32)
         self.num_frames_N = np.asarray(num_frames, dtype=np.int64)
@@ -40,8 +48,8 @@ class SampleSampler:
         self.has_flow_N = np.broadcast_to(
             np.asarray(True if has_flow is None else has_flow), self.rows_N.shape
         )
-        self.roles = [Role.ANCHOR, Role.POSITIVE]
-        if config.loss.temporal_weight > 0:
+        self.roles = list(roles) if roles is not None else [Role.ANCHOR, Role.POSITIVE]
+        if roles is None and config.loss.temporal_weight > 0:
             self.roles.append(Role.ANCHOR_AGAIN)
         self.batch_size = config.train.batch_size
         if len(self.rows_N) < 2:

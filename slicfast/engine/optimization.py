@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from slicfast.device import ensure_torchvision_imports
 from slicfast.errors import ConfigError, one_of
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, *, scaled: bool = False) -> torch.optim.Optimizer:
-    """An optimizer by timm's name; biases and norms are not decayed.
+def build_optimizer(
+    model: nn.Module | Sequence[dict[str, Any]], config: OptimConfig, *, scaled: bool = False
+) -> torch.optim.Optimizer:
+    """An optimizer by timm's name; a model's biases and norms are not decayed, parameter groups are as given.
 
     With `config.fused` one kernel updates all parameters, where the optimizer has such a kernel. Not where
     gradients are `scaled` and there is momentum: torch's fused SGD leaves the momentum of a first step that

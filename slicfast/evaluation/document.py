@@ -51,14 +51,35 @@ def document(subject: Subject, **sections: Any) -> dict[str, Any]:
 
 def default_path(run: str | Path, subject: Subject) -> Path:
     """RUN/evaluation.json, or for another store than the run's RUN/evaluation-STORE.json."""
+    return _in_run(run, subject, "evaluation", ".json")
+
+
+def finetune_folder(run: str | Path, subject: Subject) -> Path:
+    """RUN/finetune, or for another store than the run's RUN/finetune-STORE."""
+    return _in_run(run, subject, "finetune", "")
+
+
+def read_finetuning(run: str | Path, subject: Subject) -> dict[str, Any] | None:
+    """What fine-tuning of the same checkpoint on the same splits found, where it was done."""
+    path = finetune_folder(run, subject) / FILE
+    if not path.exists():
+        return None
+    values = read_document(path)
+    mine = document(subject)
+    same = all(values[key] == mine[key] for key in ("checkpoint", "query", "gallery", "classes"))
+    found: dict[str, Any] | None = values.get("finetune") if same else None
+    return found
+
+
+def _in_run(run: str | Path, subject: Subject, stem: str, suffix: str) -> Path:
     folder = Path(run)
     if not folder.is_dir():
         folder = (
             subject.file.parent.parent if subject.file.parent.name == "checkpoints" else subject.file.parent
         )
     if subject.store.path == Path(subject.checkpoint.config["data"]["store"]):
-        return folder / FILE
-    return folder / f"evaluation-{subject.store.path.resolve().name}.json"
+        return folder / f"{stem}{suffix}"
+    return folder / f"{stem}-{subject.store.path.resolve().name}{suffix}"
 
 
 def write_document(path: Path, values: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slicfast.evaluation.document import default_path, document, write_document
+from slicfast.evaluation.document import default_path, document, read_finetuning, write_document
 from slicfast.evaluation.features import Features
 from slicfast.evaluation.probe import linear_probe
 from slicfast.evaluation.protocols import (
@@ -126,7 +126,11 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], Path]:
     """All protocols on frozen features; what RUN/evaluation.json (or ``output``) now holds, and its path."""
     subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
-    written = document(subject, **_sections(subject, SECTIONS, train_probe))
+    sections = _sections(subject, SECTIONS, train_probe)
+    finetuned = read_finetuning(path, subject)
+    if finetuned is not None:
+        sections["finetune"] = finetuned
+    written = document(subject, **sections)
     output = output or default_path(path, subject)
     write_document(output, written)
     return written, output

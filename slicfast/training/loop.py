@@ -217,11 +217,13 @@ def _forward_backward(
 
 
 def _seed_negatives(generator: torch.Generator, session: Session, step: int, micro: int) -> None:
-    """Negatives depend on (seed, epoch, step, part) alone; gathered ones are the same on every rank."""
+    """Negatives and dropout depend on (seed, epoch, step, part) alone; gathered negatives not on the rank."""
     gathered = session.config.loss.gather_negatives
     part = micro if gathered else session.ranks.rank * session.config.train.accumulation_steps + micro
     words = np.random.SeedSequence([session.config.seed, session.state.epoch, step, part])
     generator.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+    if session.is_stochastic:
+        torch.manual_seed(generator.initial_seed())
 
 
 def _require_finite(session: Session, meter: Meter, kept: deque[Requests]) -> None:

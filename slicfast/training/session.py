@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,7 @@ class Session:
     objective: Objective
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
+    is_stochastic: bool = False  # the network itself draws random numbers (dropout)
     metrics: MetricsWriter | None = None
     bank: RunningBank | None = None  # where cluster.bank is running
 
@@ -120,12 +121,6 @@ def open_session(
     config: Config, run: RunFolder, ranks: Ranks, device: torch.device, resume: Checkpoint | None
 ) -> Session:
     """Build or restore. Raises ConfigError, DataError or RunError with one line for what does not fit."""
-    parts = ranks.size * config.train.accumulation_steps
-    if config.train.batch_size % parts:
-        raise ConfigError(
-            f"train.batch_size {config.train.batch_size} must be a multiple of ranks x"
-            f" train.accumulation_steps = {ranks.size} x {config.train.accumulation_steps}"
-        )
     store = ClipStore(config.data.store)
     rows_N = training_rows(store, config)
     flow = training_flow(store, rows_N, config)
@@ -136,10 +131,57 @@ def open_session(
     if resume is None and config.train.init_from is not None:
         source = config.train.init_from
         load_weights(encoder, load_checkpoint(source).model, source)
+    session = assemble(
+        config,
+        run,
+        ranks,
+        device,
+        resume,
+        store=store,
+        rows_N=rows_N,
+        flow=flow,
+        sampler=sampler,
+        encoder=encoder,
+        objective=partial(slic_loss, num_roles=len(sampler.roles), config=config.loss),
+    )
+    session.start_from(session.state.assignment)
+    if config.cluster.bank == "running" and config.cluster.method != "none":
+        session.bank = RunningBank(rows_N, device, ranks.size)
+        session.bank.restore(session.state.bank)
+    return session
+
+
+def assemble(
+    config: Config,
+    run: RunFolder,
+    ranks: Ranks,
+    device: torch.device,
+    resume: Checkpoint | None,
+    *,
+    store: ClipStore,
+    rows_N: npt.NDArray[np.integer],
+    sampler: SampleSampler,
+    encoder: VideoEncoder,
+    objective: Objective,
+    flow: FlowStore | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
+) -> Session:
+    """What all training has in common: precision, optimizer, resuming, ranks, loaders; no labels are set yet.
+
+    Args:
+        encoder: with its first weights; a checkpoint to go on from replaces them.
+        groups: the optimizer's parameter groups, with an ``lr_scale`` each; None: all parameters alike.
+    """
+    parts = ranks.size * config.train.accumulation_steps
+    if config.train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size {config.train.batch_size} must be a multiple of ranks x"
+            f" train.accumulation_steps = {ranks.size} x {config.train.accumulation_steps}"
+        )
     encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     autocast = autocast_dtype(device, config.train.precision)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
-    optimizer = build_optimizer(encoder, config.optim, scaled=scaler.is_enabled())
+    optimizer = build_optimizer(groups or encoder, config.optim, scaled=scaler.is_enabled())
     ids = tuple(store.ids(rows_N))
     state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
     if resume is not None:
@@ -156,7 +198,7 @@ def open_session(
         # Shares the encoder's parameters; evaluation stays as it is.
         model = cast(nn.Module, torch.compile(model))
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
-    session = Session(
+    return Session(
         config=config,
         run=run,
         ranks=ranks,
@@ -183,15 +225,11 @@ def open_session(
         model=model,
         optimizer=optimizer,
         scaler=scaler,
-        objective=partial(slic_loss, num_roles=len(sampler.roles), config=config.loss),
+        objective=objective,
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
+        is_stochastic=any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()),
     )
-    session.start_from(state.assignment)
-    if config.cluster.bank == "running" and config.cluster.method != "none":
-        session.bank = RunningBank(rows_N, device, ranks.size)
-        session.bank.restore(state.bank)
-    return session
 
 
 # (configuration, run folder, ranks, device, checkpoint to go on from) -> session
@@ -237,19 +275,20 @@ def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Con
 
 def require_same_run(saved: Checkpoint, config: Config, ids: tuple[str, ...]) -> None:
     """Raise RunError unless going on gives what an unbroken run would have given."""
-    then, now = _flatten(saved.config), _flatten(config.to_dict())
+    known = Config.from_dict(saved.config, source="the run's checkpoint")  # newer keys at their defaults
+    then, now = _flatten(known.to_dict()), _flatten(config.to_dict())
     changed = sorted(key for key in now if key not in FREE_KEYS and now[key] != then.get(key))
     if changed:
         listed = ", ".join(f"{key} ({then.get(key)} -> {now[key]})" for key in changed[:4])
         raise RunError(
             f"cannot resume with another configuration: {listed};"
-            " start a new run with train.init_from instead"
+            " start a new run in another folder (train.init_from takes weights over)"
         )
     if saved.video_ids != ids:
         gone, added = set(saved.video_ids) - set(ids), set(ids) - set(saved.video_ids)
         raise RunError(
             f"cannot resume: the training videos changed ({len(added)} new, {len(gone)} gone);"
-            " start a new run with train.init_from instead"
+            " start a new run in another folder (train.init_from takes weights over)"
         )
 
 

@@ -17,6 +17,7 @@ COMMANDS = (
     ("eval", "retrieval"),
     ("eval", "linear"),
     ("eval", "knn"),
+    ("eval", "finetune"),
     ("eval", "all"),
     ("embed",),
     ("search",),
