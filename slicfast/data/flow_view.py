@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data.augment import NO_OPERATOR, ClipParams
+from slicfast.data.augment import ClipParams
 from slicfast.data.flow import ZERO, Components
 
 
@@ -35,7 +35,7 @@ def show_flow(
     height_N: npt.ArrayLike,
     components: Components,
 ) -> ClipParams:
-    """The parameters with those of flow clips changed: geometry as it is, no colour operators, no blur.
+    """The parameters with the affine map of flow clips, which were drawn as motion clips: without photometry.
 
     Args:
         is_flow_N: which clips show flow.
@@ -51,11 +51,4 @@ def show_flow(
         shown_M33[:, 0, 0], shown_M33[:, 1, 1] = factor_N2[:, 0], factor_N2[:, 1]
     colour[is_flow_N] = shown_M33
     offset[is_flow_N] = ZERO * (1.0 - shown_M33.sum(axis=2))
-    return replace(
-        params,
-        order=np.where(is_flow_N[:, None], np.int8(NO_OPERATOR), params.order),
-        colour=colour,
-        offset=offset,
-        contrast_offset=np.where(is_flow_N, np.float32(0), params.contrast_offset),
-        blur=params.blur & ~is_flow_N,
-    )
+    return replace(params, colour=colour, offset=offset)

@@ -12,10 +12,12 @@ import torch
 
 from slicfast.config import AugmentConfig, Config, DataConfig
 from slicfast.data.augment import draw
+from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.flow import FlowEncoder, flow_folder, to_levels
 from slicfast.data.flow_store import FlowStore, open_flow
-from slicfast.data.flow_view import flow_factors
+from slicfast.data.flow_view import flow_factors, show_flow
 from slicfast.data.loader import ClipBatch, ClipLoader
+from slicfast.data.reading import ClipReader
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore, StoreSettings
 from slicfast.errors import DataError
@@ -106,6 +108,24 @@ def test_faithful_flow_is_a_grey_picture_like_any_other(gliding_store: ClipStore
     factor_N = flow_factors(draw(requests_N["seed"], 64, 48, PLAIN), 64, 48)[:, 0]
     expected = 128 + factor_N[:, None, None, None, None] * (published - 128)
     np.testing.assert_allclose(levels(ours), expected.clip(0, 255), atol=0.6)  # a back end may round to 8 bit
+
+
+@pytest.mark.parametrize("components", ["horizontal", "both"])
+def test_the_gpus_graph_and_the_processors_way_agree_on_flow(gliding_store: ClipStore, components) -> None:
+    flow, requests_N = FlowStore(gliding_store, components), requests(12)
+    pictures = ClipReader(gliding_store, LENGTH, flow=flow).read(requests_N).pictures
+    config = AugmentConfig()
+    params = draw(requests_N["seed"], 64, 48, config, is_motion_N=True)
+    params = show_flow(params, np.ones(12, dtype=bool), 64, 48, components)
+    shown = []
+    for kind in (CpuBackend, GpuBackend):
+        backend = kind(CONFIG, config, torch.device("cpu"), 1, 12)
+        backend.feed(pictures, params, 64, 48)
+        clips = backend.complete(backend.take(), params)
+        shown.append(clips.numpy() * np.array(CONFIG.std) * 255)
+    error = np.abs(shown[0] - shown[1])
+    assert error.mean() < 0.6 and np.quantile(error, 0.999) < 3  # a level of rounding, times the zoom
+    assert np.ptp(shown[0]) > 50
 
 
 def test_pictures_beside_flow_are_untouched(gliding_store: ClipStore) -> None:
