@@ -198,6 +198,8 @@ def told(info: Mapping[str, Any]) -> Source:
 
 def stat_remote(video: Remote) -> Source:
     """Size and stamp of a remote video. Raises DataError with a reason where it cannot be had."""
+    if video.size == 0:
+        raise DataError("empty file")
     if video.source is not None:
         return video.source
     system, path = file_system(video.url)

@@ -114,6 +114,15 @@ def load_array(path: Path, crc: int | None) -> npt.NDArray[Any]:
     return array
 
 
+def load_sidecar(path: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """The arrays of an .npz, each checked by the checksum it was stored with; None for a damaged file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            return {name: saved[name] for name in saved.files}
+    except Exception:  # a damaged zip file raises nearly anything
+        return None
+
+
 def damaged(path: Path) -> DataError:
     """The one line for an index file that cannot be trusted."""
     return DataError(f"{path} is damaged; run the same 'slicfast prepare' again, which writes the index anew")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy as np
 
 from slicfast.data.sealing import sealed
 from slicfast.data.store import ClipStore
+from slicfast.data.store_files import load_sidecar
 from slicfast.data.store_format import (
     BLOCK,
     AnyArray,
@@ -97,14 +98,16 @@ class ShardTable:
     @classmethod
     def load(cls, shard: Path) -> ShardTable | None:
         """The table of a closed shard; None where the sidecar is absent, unreadable or wrong."""
+        saved = load_sidecar(shard.with_suffix(".npz"))
         try:
-            with np.load(shard.with_suffix(".npz"), allow_pickle=False) as saved:
-                columns = {name: saved[name] for name in (*PER_VIDEO, *SOURCE)}
-                ids = unpack_strings(saved["id_blob"], saved["id_offsets"])
-                texts = unpack_strings(saved["label_blob"], saved["label_offsets"])
-                known = saved["has_label"].tolist()
-                end = int(saved["end"])
-        except (OSError, ValueError, KeyError, IndexError, EOFError, zlib.error, tarfile.TarError):
+            if saved is None or any(len(saved[name]) != saved["num_frames"].sum() for name in PER_FRAME):
+                return None
+            columns = {name: saved[name] for name in (*PER_VIDEO, *SOURCE)}
+            ids = unpack_strings(saved["id_blob"], saved["id_offsets"])
+            texts = unpack_strings(saved["label_blob"], saved["label_offsets"])
+            known = saved["has_label"].tolist()
+            end = int(saved["end"])
+        except KeyError:
             return None
         if end + 2 * BLOCK > shard.stat().st_size:
             return None
@@ -233,8 +236,9 @@ def _scatter_frames(
     }
     position = 0
     for table in tables:
-        with np.load(table.sidecar, allow_pickle=False) as saved:
-            frames = {name: saved[name] for name in PER_FRAME}
+        frames = load_sidecar(table.sidecar)
+        if frames is None:  # it was whole when this run began
+            raise OSError(errno.EIO, f"{table.sidecar} can no longer be read")
         start = 0
         for length in table.columns["num_frames"].tolist():
             row = int(row_of_position[position])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from slicfast.data.store_files import load_sidecar
 from slicfast.data.store_format import (
     BLOCK,
     ORIGINALS,
@@ -69,15 +70,16 @@ class OriginalTable:
     def load(cls, shard: Path) -> OriginalTable | None:
         """The table of a closed shard; None where the sidecar is absent, unreadable or wrong."""
         names = (*NUMBERS, *_SOURCE, "data_offset", "key_frames", "key_ends")
+        saved = load_sidecar(shard.with_suffix(".npz"))
+        if saved is None:
+            return None
         try:
-            with np.load(shard.with_suffix(".npz"), allow_pickle=False) as saved:
-                columns = {name: saved[name] for name in names}
-                ids, *strings = (
-                    unpack_strings(saved[f"{name}_blob"], saved[f"{name}_offsets"])
-                    for name in ("id", *STRINGS)
-                )
-                end = int(saved["end"])
-        except (OSError, ValueError, KeyError, IndexError, EOFError, zlib.error):
+            columns = {name: saved[name] for name in names}
+            ids, *strings = (
+                unpack_strings(saved[f"{name}_blob"], saved[f"{name}_offsets"]) for name in ("id", *STRINGS)
+            )
+            end = int(saved["end"])
+        except KeyError:
             return None
         if end + 2 * BLOCK > shard.stat().st_size:
             return None

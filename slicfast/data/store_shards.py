@@ -89,7 +89,7 @@ class ShardSeries(Generic[RecordT, TableT]):
         self.num_members = sum(len(table.ids) for table in self.tables) + len(self.records)
 
     def _recover(self, shard: Path) -> None:
-        """Take the shard up to the first record that is not whole, and go on writing there."""
+        """Take the shard up to where it was cut, without what is damaged before, and go on writing there."""
         records: list[RecordT] = []
         data_offsets: list[int] = []
         end = 0
@@ -99,15 +99,16 @@ class ShardSeries(Generic[RecordT, TableT]):
                 text = _read_member(file) if data is not None else None
                 if data is None or text is None:
                     break
+                start, end = end, file.tell()
                 try:
                     record = self._kind.read(text)
                     if not record.fits(memoryview(data)):
-                        break
-                except (ValueError, KeyError, TypeError):
-                    break
+                        raise ValueError("other bytes than were stored")
+                except (ValueError, KeyError, TypeError) as error:
+                    logger.warning("%s: what begins at byte %d is damaged: %s", shard.name, start, error)
+                    continue
                 records.append(record)
-                data_offsets.append(end + BLOCK)
-                end = file.tell()
+                data_offsets.append(start + BLOCK)
         if not records:
             shard.unlink()
             return

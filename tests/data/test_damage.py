@@ -171,6 +171,42 @@ def test_prepare_mends_a_damaged_index(copy: Path, sound: Sound) -> None:
     assert not sound.check(ClipStore(copy)).any()
 
 
+def test_damaged_sidecar_costs_a_look_at_its_shard_and_no_video(sound: Sound, copy: Path) -> None:
+    (sidecar,) = (copy / "shards").glob("*.npz")
+    content = sidecar.read_bytes()
+    for trial in range(60):
+        generator = np.random.default_rng(trial)
+        damaged = bytearray(content)
+        if trial % 3 == 0:
+            del damaged[generator.integers(0, len(content)) :]
+        for place in generator.integers(0, len(damaged) or 1, generator.integers(1, 6)).tolist():
+            damaged[place : place + 1] = generator.bytes(1)
+        sidecar.write_bytes(damaged)
+        with StoreWriter(copy, StoreSettings(short_side=32)) as writer:
+            assert sorted(writer.ids()) == sound.store.ids()
+            writer.finish({}, {})
+        store = ClipStore(copy)
+        assert facts(store) == facts(sound.store)
+        assert not sound.check(store).any()
+
+
+def test_damage_in_a_shard_without_its_sidecar_costs_one_video(sound: Sound, copy: Path) -> None:
+    (shard,) = (copy / "shards").glob("*.tar")
+    shard.with_suffix(".npz").unlink()
+    content = bytearray(shard.read_bytes())
+    row = 5
+    place = sound.start_N[np.flatnonzero(sound.requests["video"] == row)[1]]
+    content[place] ^= 1
+    shard.write_bytes(content)
+    with StoreWriter(copy, StoreSettings(short_side=32)) as writer:
+        assert set(sound.store.ids()) - set(writer.ids()) == {sound.store.id(row)}
+        writer.finish({}, {})
+    store = ClipStore(copy)
+    for there in range(len(store)):
+        whole = sound.pictures[sound.store.row(store.id(there))]
+        assert [frame.tobytes() for frame in store.frames(there, range(store.num_frames[there]))] == whole
+
+
 def test_loader_delivers_sound_clips_from_a_damaged_store(sound: Sound, copy: Path) -> None:
     pytest.importorskip("nvidia.dali")
     from slicfast.data.loader import ClipLoader
