@@ -101,6 +101,21 @@ def store_reading(results: dict[str, Any]) -> str:
     return markdown([what, "CPU us a clip"], rows)
 
 
+def validation_stall(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            way,
+            f"{found['median_ms']:.1f}",
+            " - ".join(f"{q:.1f}" for q in found["quartiles_ms"]),
+            str(found["num"]),
+        ]
+        for way, found in results["ways"].items()
+    ]
+    first = f"during a validation of {results['validation_seconds']:.1f} s"
+    columns = [first, f"ms until {results['clips_a_batch']} clips are there", "middle half", "validations"]
+    return markdown(columns, rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -111,6 +126,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "fuzz-prepare": fuzz_prepare,
     "store-reading": store_reading,
+    "validation-stall": validation_stall,
 }
 
 
