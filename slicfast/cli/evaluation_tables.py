@@ -90,7 +90,8 @@ def print_summary(document: dict[str, Any]) -> None:
             cells.append(_summary_row(name, figures | chance, "pooled"))
     for number in next(iter(document["knn"].values())):
         means = {kind: {"value": row[number]["mean"]} for kind, row in document["knn"].items()}
-        cells.append(_summary_row(f"k-NN, {number} a class", means | chance, "pooled"))
+        name = "k-NN, all" if number == "all" else f"k-NN, {number} a class"
+        cells.append(_summary_row(name, means | chance, "pooled"))
     if "finetune" in document:
         figures = {"trained_pooled": document["finetune"]["top1"]}
         cells.append(_summary_row("fine-tuned", figures | chance, "pooled"))
@@ -102,18 +103,18 @@ def print_per_class(document: dict[str, Any]) -> None:
     """A row a class: how many videos, and the share of them that the trained encoder gets right."""
     found: dict[str, list[float | None]] = {}
     for protocol, rows in document.get("retrieval", {}).items():
-        found[f"{'IIC' if protocol == 'iic' else 'CoCLR'} R@1"] = rows["trained_pooled"]["per_class"]
+        found["IIC" if protocol == "iic" else "CoCLR"] = rows["trained_pooled"]["per_class"]
     for method, name in METHODS.items():
         if method in document.get("linear", {}):
-            found[name] = document["linear"][method]["trained_pooled"]["per_class"]
+            found[name.split()[-1]] = document["linear"][method]["trained_pooled"]["per_class"]
     if "finetune" in document:
-        found["fine-tuned"] = document["finetune"]["per_class"]
+        found["tuned"] = document["finetune"]["per_class"]
     support = document["videos_per_class"]["query"]
     cells = [
         (name, str(support[place]), *(_share(shares[place]) for shares in found.values()))
         for place, name in enumerate(document["classes"])
     ]
-    table("trained, pooled features, by class, %", ("class", "videos", *found), cells)
+    table("trained, pooled features: R@1 and top-1 by class, %", ("class", "videos", *found), cells)
 
 
 def percent(figure: dict[str, float]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from slicfast.errors import DataError
 from slicfast.evaluation.protocols import ROW_NAMES, facts, per_class_support
 from slicfast.evaluation.subject import Subject
 from slicfast.machine import machine
-from slicfast.records import write_text
+from slicfast.records import machine_error, write_text
 
 FORMAT = "slicfast-evaluation"
 VERSION = 1
@@ -80,6 +82,18 @@ def _in_run(run: str | Path, subject: Subject, stem: str, suffix: str) -> Path:
     if subject.store.path == Path(subject.checkpoint.config["data"]["store"]):
         return folder / f"{stem}{suffix}"
     return folder / f"{stem}-{subject.store.path.resolve().name}{suffix}"
+
+
+def require_writable(path: Path) -> None:
+    """Raise MachineError now rather than after hours of computing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise machine_error(error, path) from None
 
 
 def write_document(path: Path, values: dict[str, Any]) -> None:

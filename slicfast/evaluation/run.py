@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slicfast.evaluation.document import default_path, document, read_finetuning, write_document
+from slicfast.evaluation.document import (
+    default_path,
+    document,
+    read_finetuning,
+    require_writable,
+    write_document,
+)
 from slicfast.evaluation.features import Features
 from slicfast.evaluation.probe import linear_probe
 from slicfast.evaluation.protocols import (
@@ -66,6 +72,8 @@ def evaluate_run(
         DataError, ConfigError, RunError: one line for what is missing or does not fit.
     """
     subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
+    if output is not None:
+        require_writable(output)
     found = retrieval(Features(subject), protocols)
     report = RetrievalReport(
         checkpoint=subject.file,
@@ -108,6 +116,8 @@ def evaluate(
         DataError, ConfigError, RunError: one line for what is missing or does not fit.
     """
     subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
+    if output is not None:
+        require_writable(output)
     written = document(subject, **_sections(subject, sections, train_probe))
     if output is not None:
         write_document(output, written)
@@ -126,12 +136,13 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], Path]:
     """All protocols on frozen features; what RUN/evaluation.json (or ``output``) now holds, and its path."""
     subject = open_subject(path, query=query, gallery=gallery, store=store, overrides=overrides)
-    sections = _sections(subject, SECTIONS, train_probe)
+    output = output or default_path(path, subject)
+    require_writable(output)
     finetuned = read_finetuning(path, subject)
+    sections = _sections(subject, SECTIONS, train_probe)
     if finetuned is not None:
         sections["finetune"] = finetuned
     written = document(subject, **sections)
-    output = output or default_path(path, subject)
     write_document(output, written)
     return written, output
 

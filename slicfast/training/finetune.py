@@ -138,6 +138,7 @@ def open_finetuning(
             {"params": list(encoder.backbone.parameters()), "lr_scale": config.probe.backbone_lr_scale},
             {"params": list(encoder.projection.parameters())},
         ],
+        otherwise="choose another --folder",
     )
     session.label_of_row[rows_N] = subject.gallery_labels
     return session

@@ -55,6 +55,8 @@ FREE_KEYS = frozenset(
 )
 
 
+OTHERWISE = "start a new run in another folder (train.init_from takes weights over)"
+
 # (outputs of the network, labels of the clips' videos, generator=...) -> loss of a part of a step
 Objective = Callable[..., StepLoss]
 
@@ -165,12 +167,14 @@ def assemble(
     objective: Objective,
     flow: FlowStore | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
+    otherwise: str = OTHERWISE,
 ) -> Session:
     """What all training has in common: precision, optimizer, resuming, ranks, loaders; no labels are set yet.
 
     Args:
         encoder: with its first weights; a checkpoint to go on from replaces them.
         groups: the optimizer's parameter groups, with an ``lr_scale`` each; None: all parameters alike.
+        otherwise: what to do where the checkpoint is of another configuration.
     """
     parts = ranks.size * config.train.accumulation_steps
     if config.train.batch_size % parts:
@@ -185,7 +189,7 @@ def assemble(
     ids = tuple(store.ids(rows_N))
     state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
     if resume is not None:
-        require_same_run(resume, config, ids)
+        require_same_run(resume, config, ids, otherwise)
         load_weights(encoder, resume.model, run.path)
         optimizer.load_state_dict(resume.optimizer)
         scaler.load_state_dict(resume.scaler)
@@ -273,22 +277,20 @@ def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Con
     return flow
 
 
-def require_same_run(saved: Checkpoint, config: Config, ids: tuple[str, ...]) -> None:
+def require_same_run(
+    saved: Checkpoint, config: Config, ids: tuple[str, ...], otherwise: str = OTHERWISE
+) -> None:
     """Raise RunError unless going on gives what an unbroken run would have given."""
     known = Config.from_dict(saved.config, source="the run's checkpoint")  # newer keys at their defaults
     then, now = _flatten(known.to_dict()), _flatten(config.to_dict())
     changed = sorted(key for key in now if key not in FREE_KEYS and now[key] != then.get(key))
     if changed:
         listed = ", ".join(f"{key} ({then.get(key)} -> {now[key]})" for key in changed[:4])
-        raise RunError(
-            f"cannot resume with another configuration: {listed};"
-            " start a new run in another folder (train.init_from takes weights over)"
-        )
+        raise RunError(f"cannot resume with another configuration: {listed}; {otherwise}")
     if saved.video_ids != ids:
         gone, added = set(saved.video_ids) - set(ids), set(ids) - set(saved.video_ids)
         raise RunError(
-            f"cannot resume: the training videos changed ({len(added)} new, {len(gone)} gone);"
-            " start a new run in another folder (train.init_from takes weights over)"
+            f"cannot resume: the training videos changed ({len(added)} new, {len(gone)} gone); {otherwise}"
         )
 
 

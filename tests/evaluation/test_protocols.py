@@ -16,7 +16,7 @@ from slicfast.data.requests import make_requests
 from slicfast.data.store import ClipStore, StoreSettings
 from slicfast.data.store_writer import StoreWriter
 from slicfast.data.views import ten_crops
-from slicfast.errors import ConfigError, DataError
+from slicfast.errors import ConfigError, DataError, MachineError
 from slicfast.evaluation.document import read_document
 from slicfast.evaluation.features import Features
 from slicfast.evaluation.run import evaluate, evaluate_all, evaluate_run
@@ -137,6 +137,8 @@ def test_what_cannot_be_evaluated_is_one_line(store, checkpoint, tmp_path):
         open_subject(checkpoint, store=unlabelled.path)
     with pytest.raises(DataError, match="holds no checkpoint"):
         open_subject(tmp_path)
+    with pytest.raises(MachineError, match="cannot write"):  # before anything is computed
+        evaluate_all(checkpoint, output=tmp_path)
     with pytest.raises(DataError, match="no evaluation at"):
         read_document(tmp_path / "evaluation.json")
     (tmp_path / "table.json").write_text("{}")

@@ -118,7 +118,7 @@ def test_a_stopped_fine_tuning_goes_on_exactly(run, tmp_path, monkeypatch):
 
 def test_another_recipe_or_checkpoint_does_not_go_on_with_it(run, tmp_path):
     finetune(run, folder=tmp_path / "tuned", overrides=SHORT)
-    with pytest.raises(RunError, match=r"probe\.epochs \(3 -> 4\)"):
+    with pytest.raises(RunError, match=r"probe\.epochs \(3 -> 4\); choose another --folder"):
         finetune(run, folder=tmp_path / "tuned", overrides={"probe": {"epochs": 4, "batch_size": 4}})
     copy = tmp_path / "copy.pt"
     copy.write_bytes((run / "checkpoints" / "last.pt").read_bytes())
