@@ -77,7 +77,7 @@ def finetune(
         result = train(config, folder, resume="auto", open_run=partial(open_finetuning, subject))
         if result.stopped_by is not None:
             return FinetuneResult(folder, None, result.stopped_by)
-        tested = test_ten_crops(subject, RunFolder(folder).last, ranks)
+        tested = ten_crop_accuracy(subject, RunFolder(folder).last, ranks)
     figures = {**tested, "epochs": config.train.epochs, "chance": classification_chance(len(subject.classes))}
     evaluation = document(subject, finetune=figures)
     if ranks.is_main:
@@ -161,7 +161,7 @@ def cross_entropy(logits_NC: torch.Tensor, labels_N: torch.Tensor, generator: to
     return StepLoss(loss, {"loss": loss.detach(), "top1": right})
 
 
-def test_ten_crops(subject: Subject, checkpoint: Path, ranks: Ranks = Ranks()) -> dict[str, Any]:
+def ten_crop_accuracy(subject: Subject, checkpoint: Path, ranks: Ranks = Ranks()) -> dict[str, Any]:
     """Top-1, top-5 and a table a class of a fine-tuned checkpoint on the query videos."""
     encoder = classifier(subject)
     load_weights(encoder, load_checkpoint(checkpoint).model, checkpoint)

@@ -26,6 +26,14 @@ def test_warm_up_then_half_a_cosine():
     assert rates[20:] == pytest.approx(expected)
 
 
+def test_the_rate_is_divided_by_ten_after_two_shares_of_the_epochs():
+    optim = OptimConfig(lr=1e-3, schedule="steps")
+    rates = [learning_rate(7 * epoch, 7, optim, TrainConfig(epochs=150)) for epoch in range(150)]
+    assert rates == pytest.approx([1e-3] * 60 + [1e-4] * 40 + [1e-5] * 50)
+    short = [learning_rate(epoch, 1, optim, TrainConfig(epochs=5)) for epoch in range(5)]
+    assert short == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-5])
+
+
 def test_rate_scales_with_the_batch_on_request():
     optim = OptimConfig(lr=0.1, lr_reference_batch=32)
     assert learning_rate(0, 1, optim, TrainConfig(batch_size=128)) == pytest.approx(0.4)

@@ -19,6 +19,8 @@ from slicfast.engine.checkpoint import load_checkpoint
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.errors import ConfigError, RunError
 from slicfast.evaluation.document import read_document
+from slicfast.evaluation.features import Features
+from slicfast.evaluation.probe import softmax_extractor
 from slicfast.evaluation.run import evaluate_all
 from slicfast.evaluation.subject import open_subject
 from slicfast.records import read_metrics
@@ -85,15 +87,19 @@ def test_the_test_is_the_mean_softmax_over_windows_and_crops(run, tmp_path):
     encoder.load_state_dict(weights(tmp_path / "tuned"))
     encoder.eval()
     loader = evaluation_loader(subject.store, subject.config, torch.device("cpu"), ten_crops)
-    right = []
-    for row, label in zip(subject.query_rows, subject.query_labels, strict=True):
+    means = []
+    for row in subject.query_rows:
         clips = in_all_crops(windows(np.array([row]), subject.store.num_frames[[row]], clip_span=4, stride=1))
-        total = torch.zeros(len(subject.classes))
-        for batch in loader.load(clips[i : i + 1] for i in range(len(clips))):
-            with torch.no_grad():
-                total += encoder(batch.clips).softmax(dim=1)[0]
-        right.append(int(total.argmax()) == label)
-    assert result.evaluation["finetune"]["top1"]["value"] == pytest.approx(np.mean(right))
+        with torch.no_grad():
+            batches = loader.load(clips[i : i + 1] for i in range(len(clips)))
+            means.append(
+                torch.stack([encoder(batch.clips).softmax(dim=1)[0] for batch in batches]).mean(dim=0)
+            )
+    wanted = torch.stack(means)
+    scores = Features(subject).ten_crop_mean(softmax_extractor(encoder, torch.device("cpu"), None))
+    torch.testing.assert_close(scores["probability"], wanted, atol=1e-6, rtol=1e-4)
+    right = wanted.argmax(dim=1).numpy() == subject.query_labels
+    assert result.evaluation["finetune"]["top1"]["value"] == pytest.approx(right.mean())
 
 
 def test_a_stopped_fine_tuning_goes_on_exactly(run, tmp_path, monkeypatch):
