@@ -57,12 +57,12 @@ def print_knn(document: dict[str, Any]) -> None:
     """Mean and deviation over draws."""
     rows = document["knn"]
     shots = list(next(iter(rows.values())))
-    columns = ("labelled videos a class", *shots)
+    columns = ("labelled, each class", *shots)
     cells = [
         (document["row_names"][kind], *(_mean_and_deviation(row[number]) for number in shots))
         for kind, row in rows.items()
     ]
-    table("k-NN top-1, %", columns, cells)
+    table("k-NN with so many labelled videos a class, top-1, %", columns, cells)
 
 
 def print_finetuning(document: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def _share(value: float | None) -> str:
 
 
 def _mean_and_deviation(draws: dict[str, Any]) -> str:
-    spread = f" ±{100 * draws['deviation']:.1f}" if len(draws["values"]) > 1 else ""
+    spread = f"±{100 * draws['deviation']:.1f}" if len(draws["values"]) > 1 else ""
     return f"{100 * draws['mean']:.1f}{spread}"
 
 

@@ -77,8 +77,8 @@ def logistic(
         optimizer = torch.optim.LBFGS(
             [weight_DC, bias_C],
             max_iter=200,
-            tolerance_grad=1e-6,
-            tolerance_change=1e-9,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-8,
             history_size=10,
             line_search_fn="strong_wolfe",
         )

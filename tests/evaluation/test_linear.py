@@ -36,7 +36,7 @@ def test_logistic_regression_is_scikit_learns():
         theirs = LogisticRegression(C=1 / (120 * penalty), tol=1e-9, max_iter=2000)
         theirs.fit(features.numpy(), labels)
         scores = mine(features).softmax(dim=1).numpy()
-        np.testing.assert_allclose(scores, theirs.predict_proba(features.numpy()), atol=2e-4)
+        np.testing.assert_allclose(scores, theirs.predict_proba(features.numpy()), atol=2e-3)
 
 
 def test_the_penalty_is_chosen_on_held_out_videos_and_the_fit_uses_all():
