@@ -109,6 +109,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: str | Path) -> None:
     """Fill an encoder. Raises RunError naming the first tensor that does not fit."""
     own = encoder.state_dict()
+    if "projection.linear.weight" in state and "projection.linear.weight" not in own:
+        raise RunError(f"{source} is a fine-tuned classifier without a projection; use the run it came from")
     for name, tensor in own.items():
         if name not in state:
             raise RunError(f"{source} is a checkpoint of another model: it has no '{name}'; check model.*")

@@ -15,7 +15,7 @@ import torch
 
 from slicfast.data.store import ClipStore
 from slicfast.data.views import in_all_crops, ten_crops, windows
-from slicfast.engine.checkpoint import load_checkpoint
+from slicfast.engine.checkpoint import load_checkpoint, load_model
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.errors import ConfigError, RunError
 from slicfast.evaluation.document import read_document
@@ -144,6 +144,12 @@ def test_eval_all_shows_the_fine_tuning_of_its_checkpoint_alone(run, tmp_path):
     assert document["finetune"] == result.evaluation["finetune"] and document == json.loads(path.read_text())
     other, _ = evaluate_all(run, train_probe=False, query="test", gallery="test", output=tmp_path / "o.json")
     assert "finetune" not in other
+
+
+def test_a_fine_tuned_classifier_is_not_taken_for_an_encoder(run, tmp_path):
+    finetune(run, folder=tmp_path / "tuned", overrides={"probe": {"epochs": 1, "batch_size": 4}})
+    with pytest.raises(RunError, match="is a fine-tuned classifier without a projection; use the run"):
+        load_model(tmp_path / "tuned")
 
 
 def test_two_ranks_fine_tune_and_test_together(run, tmp_path):
