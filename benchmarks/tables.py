@@ -116,6 +116,25 @@ def validation_stall(results: dict[str, Any]) -> str:
     return markdown(columns, rows)
 
 
+def codecs(results: dict[str, Any]) -> str:
+    from benchmarks import codecs as module
+
+    return markdown(module.COLUMNS, module.table_rows(results))
+
+
+def large_store(results: dict[str, Any]) -> str:
+    steps = [
+        [name, f"{found['cpu_seconds']:.2f}", f"{found['added_mb']:.0f}"]
+        for name, found in results.items()
+        if isinstance(found, dict) and "cpu_seconds" in found
+    ]
+    memory = results["memory_mb"]
+    columns = [f"{results['num_videos']:,} videos, {results['num_frames']:,} pictures", "CPU s", "MB added"]
+    return markdown(
+        columns, [*steps, ["all of it", "", f"{memory['all of it']:.0f} (peak {memory['peak']:.0f})"]]
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -126,6 +145,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "fuzz-prepare": fuzz_prepare,
     "store-reading": store_reading,
+    "codecs": codecs,
+    "large-store": large_store,
     "validation-stall": validation_stall,
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy.typing as npt
 import torch
@@ -11,18 +12,22 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding import DecodeProbe, JpegDecoder, Pictures
+from slicfast.data.decoding import DecodeProbe, JpegDecoder
+from slicfast.data.decoding_vp9 import MixedDecoder, MixedProbe, Stored
 from slicfast.data.photometric import Photometric
 from slicfast.data.pipeline import ClipPipeline
+from slicfast.data.pipeline_vp9 import MixedPipeline
+
+Batch = Sequence[Stored]  # what `reading.Reading` holds of N clips
 
 
 class Backend(Protocol):
     """Batches under way, in order; for one thread, `complete` apart."""
 
     def feed(
-        self, pictures: Pictures, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+        self, stored: Batch, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
     ) -> None:
-        """Start on a batch of N clips, N * T JPEGs of the sizes given. Their bytes may change afterwards."""
+        """Start on a batch of N clips of the sizes given. Their bytes may change afterwards."""
 
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
         """The next batch, waiting for it, ready for `complete`. Raises DecodeError where it is lost."""
@@ -33,16 +38,21 @@ class Backend(Protocol):
     def complete(self, clips: torch.Tensor, params: ClipParams) -> torch.Tensor:
         """(N, T, S, S, 3) float32 of what `take` gave, in the thread and on the stream that will use it."""
 
-    def undecodable(self, pictures: Pictures) -> list[int]:
+    def undecodable(self, stored: Batch) -> list[int]:
         """Which clips of a batch cannot be decoded, each tried alone."""
 
 
 def make_backend(
-    config: DataConfig, augment: AugmentConfig | None, device: torch.device, num_threads: int, max_clips: int
+    config: DataConfig,
+    augment: AugmentConfig | None,
+    device: torch.device,
+    num_threads: int,
+    max_clips: int,
+    codec: str = "jpeg",
 ) -> Backend:
-    """The backend of a device. Raises MachineError where DALI is missing."""
+    """The backend of a device for a store of this codec. Raises MachineError where DALI is missing."""
     kind = CpuBackend if device.type == "cpu" else GpuBackend
-    return kind(config, augment, device, num_threads, max_clips)
+    return kind(config, augment, device, num_threads, max_clips, codec)
 
 
 class CpuBackend:
@@ -55,10 +65,12 @@ class CpuBackend:
         device: torch.device,
         num_threads: int,
         max_clips: int,
+        codec: str = "jpeg",
     ) -> None:
         length = config.clip_length
-        self._decoder = JpegDecoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
-        self._probe = DecodeProbe(device, clip_length=length, num_threads=num_threads)
+        decoder, probe = (JpegDecoder, DecodeProbe) if codec == "jpeg" else (MixedDecoder, MixedProbe)
+        self._decoder: Any = decoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
+        self._probe: Any = probe(device, clip_length=length, num_threads=num_threads)
         self._augmenter = CpuAugmenter(
             clip_length=length,
             crop_size=config.crop_size,
@@ -68,12 +80,11 @@ class CpuBackend:
             num_threads=num_threads,
         )
         self._params: deque[ClipParams] = deque()
-        self.undecodable = self._probe.undecodable
 
     def feed(
-        self, pictures: Pictures, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+        self, stored: Batch, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
     ) -> None:
-        self._decoder.feed(pictures)
+        self._decoder.feed(stored)
         self._params.append(params)
 
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
@@ -86,6 +97,10 @@ class CpuBackend:
 
     def complete(self, clips: torch.Tensor, params: ClipParams) -> torch.Tensor:
         return clips
+
+    def undecodable(self, stored: Batch) -> list[int]:
+        failed: list[int] = self._probe.undecodable(stored)
+        return failed
 
 
 class GpuBackend:
@@ -101,19 +116,31 @@ class GpuBackend:
         device: torch.device,
         num_threads: int,
         max_clips: int,
+        codec: str = "jpeg",
     ) -> None:
-        self._pipeline = ClipPipeline(
+        pipeline, probe = (ClipPipeline, DecodeProbe) if codec == "jpeg" else (MixedPipeline, MixedProbe)
+        self._pipeline: Any = pipeline(
             clip_length=config.clip_length,
             crop_size=config.crop_size,
             device=device,
             num_threads=num_threads,
             max_clips=max_clips,
         )
-        self._probe = DecodeProbe(device, clip_length=config.clip_length, num_threads=num_threads)
-        self.feed = self._pipeline.feed
-        self.take = self._pipeline.take
+        self._probe: Any = probe(device, clip_length=config.clip_length, num_threads=num_threads)
         self.complete = Photometric(mean=config.mean, std=config.std, augment=augment, device=device)
-        self.undecodable = self._probe.undecodable
+
+    def feed(
+        self, stored: Batch, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+    ) -> None:
+        self._pipeline.feed(stored, params, width_N, height_N)
+
+    def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
+        clips: torch.Tensor = self._pipeline.take(stream)
+        return clips
 
     def drop(self) -> None:
         self._pipeline.take()
+
+    def undecodable(self, stored: Batch) -> list[int]:
+        failed: list[int] = self._probe.undecodable(stored)
+        return failed

@@ -56,7 +56,7 @@ class ClipPipeline:
             width_N, height_N: stored pixels of each clip's pictures.
         """
         self._pipe.feed_input("jpeg", pictures)
-        for name, values_N in self._arguments(params, width_N, height_N).items():
+        for name, values_N in crop_arguments(params, width_N, height_N, self.crop_size).items():
             self._pipe.feed_input(name, np.repeat(values_N, self.clip_length, axis=0))
         self._pipe.schedule_run()
 
@@ -73,45 +73,50 @@ class ClipPipeline:
         flat = torch.from_dlpack(output.as_tensor())
         return flat.view(-1, self.clip_length, *flat.shape[1:])
 
-    def _arguments(
-        self, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
-    ) -> dict[str, npt.NDArray[Any]]:
-        """The graph's inputs, a row a clip: what to cut out, and the region within that, in shares."""
-        num = len(params)
-        size_N2 = np.stack([np.broadcast_to(side, num) for side in (height_N, width_N)], axis=1)
-        start_N2, end_N2 = params.top_left.copy(), params.bottom_right.copy()
-        cut_N2, shape_N2 = np.zeros((num, 2), dtype=np.int32), size_N2.astype(np.int32)
-        for n, side in np.ndindex(num, 2):
-            length = int(size_N2[n, side])
-            found = axis(float(start_N2[n, side]), float(end_N2[n, side]), length, self.crop_size)
-            if found is not None and found.size == self.crop_size:
-                cut_N2[n, side], shape_N2[n, side] = found.start, found.stop - found.start
-                start_N2[n, side], end_N2[n, side] = 0.0, 1.0
-        # DALI mirrors a region whose ends are swapped.
-        columns_N2 = np.stack([start_N2[:, 1], end_N2[:, 1]], axis=1)
-        columns_N2[params.flip] = columns_N2[params.flip, ::-1]
-        start_N2[:, 1], end_N2[:, 1] = columns_N2.T
-        return {"cut": cut_N2, "shape": shape_N2, "roi_start": start_N2, "roi_end": end_N2}
+
+def crop_arguments(
+    params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike, crop_size: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The inputs of `cropped`, a row a clip: what to cut out, and the region within that, in shares."""
+    num = len(params)
+    size_N2 = np.stack([np.broadcast_to(side, num) for side in (height_N, width_N)], axis=1)
+    start_N2, end_N2 = params.top_left.copy(), params.bottom_right.copy()
+    cut_N2, shape_N2 = np.zeros((num, 2), dtype=np.int32), size_N2.astype(np.int32)
+    for n, side in np.ndindex(num, 2):
+        length = int(size_N2[n, side])
+        found = axis(float(start_N2[n, side]), float(end_N2[n, side]), length, crop_size)
+        if found is not None and found.size == crop_size:
+            cut_N2[n, side], shape_N2[n, side] = found.start, found.stop - found.start
+            start_N2[n, side], end_N2[n, side] = 0.0, 1.0
+    # DALI mirrors a region whose ends are swapped.
+    columns_N2 = np.stack([start_N2[:, 1], end_N2[:, 1]], axis=1)
+    columns_N2[params.flip] = columns_N2[params.flip, ::-1]
+    start_N2[:, 1], end_N2[:, 1] = columns_N2.T
+    return {"cut": cut_N2, "shape": shape_N2, "roi_start": start_N2, "roi_end": end_N2}
 
 
 def _build(crop_size: int, device: torch.device, num_threads: int, max_pictures: int) -> Any:
     """The graph. CPU and GPU differ in where the decoder puts its pictures; all else follows them."""
-    # DALI's stubs lag behind its arguments, hence Any.
-    fn: Any = importlib.import_module("nvidia.dali.fn")
+    fn: Any = importlib.import_module("nvidia.dali.fn")  # DALI's stubs lag behind its arguments, hence Any
+
+    def graph() -> Any:
+        return cropped(fn, decoded(fn, device), crop_size, axes=(0, 1))
+
+    return build_pipeline(graph, device, num_threads, max_pictures)
+
+
+def cropped(fn: Any, pictures: Any, crop_size: int, axes: tuple[int, int]) -> Any:
+    """The graph's node of regions at the size of the crop; `axes` are rows and columns of what is decoded."""
     types: Any = importlib.import_module("nvidia.dali.types")
 
     def argument(name: str, dtype: Any) -> Any:
         return fn.external_source(name=name, device="cpu", dtype=dtype, ndim=1)
 
-    def graph() -> Any:
-        cut, shape = argument("cut", types.INT32), argument("shape", types.INT32)
-        picture = fn.slice(decoded(fn, device), start=cut, shape=shape, axes=[0, 1])
-        return fn.resize(
-            picture,
-            size=[crop_size] * 2,
-            roi_start=argument("roi_start", types.FLOAT),
-            roi_end=argument("roi_end", types.FLOAT),
-            roi_relative=True,
-        )
-
-    return build_pipeline(graph, device, num_threads, max_pictures)
+    cut, shape = argument("cut", types.INT32), argument("shape", types.INT32)
+    return fn.resize(
+        fn.slice(pictures, start=cut, shape=shape, axes=list(axes)),
+        size=[crop_size] * 2,
+        roi_start=argument("roi_start", types.FLOAT),
+        roi_end=argument("roi_end", types.FLOAT),
+        roi_relative=True,
+    )

@@ -60,7 +60,8 @@ class ClipProducer:
             centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
         self._flow = flow
         self._reader = ClipReader(store, config.clip_length, candidates, flow)
-        self._backend = make_backend(config, augment, device, num_threads, max_batch)
+        codec = store.settings.codec
+        self._backend = make_backend(config, augment, device, num_threads, max_batch, codec)
         self._under_way: deque[tuple[Reading, ClipParams]] = deque()
 
     @property

@@ -1,4 +1,4 @@
-"""Requests to JPEG bytes, with damaged clips replaced: by whom is a function of the damaged video alone."""
+"""Requests to stored bytes, with damaged clips replaced: by whom is a function of the damaged video alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.data import vp9_header
 from slicfast.data.augment import uniforms
+from slicfast.data.decoding_vp9 import Stored
 from slicfast.data.flow_store import FlowStore
 from slicfast.data.jpeg import HeaderCheck
 from slicfast.data.requests import Requests, Role, View, frame_indices
@@ -31,13 +33,13 @@ class Reading:
     Attributes:
         asked: (N,) requests as they came.
         requests: (N,) requests as they were read, after substitution.
-        pictures: N * T JPEGs, clip after clip.
+        pictures: what is stored of each, clip after clip: T JPEGs, or one cut of a VP9 video.
         damage: what was wrong with each clip that was replaced.
     """
 
     asked: Requests
     requests: Requests
-    pictures: list[npt.NDArray[np.uint8]]
+    pictures: list[Stored]
     damage: list[DamagedClip] = field(default_factory=list)
 
 
@@ -87,7 +89,7 @@ class ClipReader:
         reason = "its pictures are as they were stored but do not decode"
         self._undecodable[_key(request)] = DamagedClip(self._store.id(video), -1, reason)
 
-    def _pictures(self, request: Requests) -> list[npt.NDArray[np.uint8]]:
+    def _pictures(self, request: Requests) -> list[Stored]:
         video = int(request["video"][0])
         if self._undecodable and (damage := self._undecodable.get(_key(request))) is not None:
             raise damage
@@ -102,19 +104,22 @@ class ClipReader:
         except DamagedClip as damage:
             raise DamagedClip(damage.video_id, damage.frame, f"flow: {damage.reason}") from None
 
-    def _stored(self, store: ClipStore, video: int, request: Requests) -> list[npt.NDArray[np.uint8]]:
+    def _stored(self, store: ClipStore, video: int, request: Requests) -> list[Stored]:
         indices = frame_indices(request, self._clip_length, store.num_frames[video])[0]
-        pictures = store.frames(video, indices)
         width, height = int(store.width[video]), int(store.height[video])
+        if store.settings.codec == "vp9":
+            cut = store.cut(video, indices)
+            if (wrong := vp9_header.fault(cut.data, width, height)) is not None:
+                raise DamagedClip(store.id(video), int(indices.min()), wrong)
+            return [cut]
+        pictures = store.frames(video, indices)
         for index, picture in zip(indices, pictures, strict=True):
             fault = self._headers.fault(picture, width, height)
             if fault is not None:
                 raise DamagedClip(store.id(video), int(index), fault)
-        return pictures
+        return list(pictures)
 
-    def _substitute(
-        self, request: Requests, damage: DamagedClip
-    ) -> tuple[Requests, list[npt.NDArray[np.uint8]]]:
+    def _substitute(self, request: Requests, damage: DamagedClip) -> tuple[Requests, list[Stored]]:
         for substitute in self._chain(request):
             try:
                 return substitute, self._pictures(substitute)
