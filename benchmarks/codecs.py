@@ -21,17 +21,31 @@ import cv2
 import numpy as np
 
 from slicfast.bench.harness import cpu_seconds, write_result
-from slicfast.data.catalog import read_catalog
+from slicfast.bench.loader import bench_loader
+from slicfast.config import Config
+from slicfast.data.catalog import Catalog, Video, read_catalog
 from slicfast.data.decode import Decoded, decode
 from slicfast.data.encoding import make_encoder
 from slicfast.data.estimate import spread
 from slicfast.data.pictures import FrameScaler
+from slicfast.data.prepare import prepare
+from slicfast.data.store import ClipStore
 from slicfast.data.store_format import StoreSettings, Uint8Array
 from slicfast.data.synthetic import SyntheticConfig, write_dataset
 
 NUM_VIDEOS = 30
 MAX_FRAMES = 200  # a video
-COLUMNS = ("videos", "codec", "bytes a frame", "of JPEG", "PSNR, dB", "SSIM", "encoding, CPU ms a frame")
+NUM_RUNS = 5  # of loading
+COLUMNS = (
+    "videos",
+    "codec",
+    "bytes a frame",
+    "of JPEG",
+    "PSNR, dB",
+    "SSIM",
+    "encoding, CPU ms a frame",
+    "loading, CPU ms a clip",
+)
 
 
 def compare(videos: Sequence[Path], settings: dict[str, StoreSettings]) -> dict[str, dict[str, float]]:
@@ -62,6 +76,16 @@ def compare(videos: Sequence[Path], settings: dict[str, StoreSettings]) -> dict[
         name: dict(zip(columns, (total / num_frames).round(4).tolist(), strict=True))
         for name, total in sums.items()
     }
+
+
+def loading_cpu_ms(videos: Sequence[Video], settings: StoreSettings) -> float:
+    """A clip of 16 frames as training has it, from a store of these videos, on one thread."""
+    with tempfile.TemporaryDirectory() as name:
+        listed = tuple(sorted(videos, key=lambda video: video.id))
+        splits = {"train": tuple(video.id for video in listed)}
+        prepare(Catalog(Path(name), listed, splits, (), "flat"), Path(name) / "store", settings)
+        stages = bench_loader(Config(), store=ClipStore(Path(name) / "store"), num_runs=NUM_RUNS)["stages"]
+    return float(next(stage["cpu_ms"] for stage in stages if stage["what"] == "clips, all augmentations"))
 
 
 def take(frames: Iterator[Any], most: int) -> Iterator[Any]:
@@ -105,7 +129,13 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
         jpeg = next(iter(codecs.values()))["bytes_a_frame"]
         for name, found in codecs.items():
             share = f"1 / {jpeg / found['bytes_a_frame']:.1f}"
-            quality = [f"{found['psnr_db']:.1f}", f"{found['ssim']:.4f}", f"{found['encoding_cpu_ms']:.1f}"]
+            loading = found.get("loading_cpu_ms")
+            quality = [
+                f"{found['psnr_db']:.1f}",
+                f"{found['ssim']:.4f}",
+                f"{found['encoding_cpu_ms']:.1f}",
+                "-" if loading is None else f"{loading:.1f}",
+            ]
             rows.append([videos, name, f"{found['bytes_a_frame']:.0f}", share, *quality])
     return rows
 
@@ -122,8 +152,10 @@ def main() -> None:
         f"VP9, crf {arguments.crf}": StoreSettings(codec="vp9", crf=arguments.crf),
     }
     cv2.setNumThreads(1)
-    real = [video.path for video in spread(read_catalog(arguments.folder).videos, arguments.videos)]
-    found = {"film": compare(real, settings)}
+    real = spread(read_catalog(arguments.folder).videos, arguments.videos)
+    found = {"film": compare([video.path for video in real], settings)}
+    for name, chosen in settings.items():
+        found["film"][name]["loading_cpu_ms"] = round(loading_cpu_ms(real, chosen), 2)
     with tempfile.TemporaryDirectory() as name:
         config = SyntheticConfig(train_groups=2, val_groups=0, test_groups=0, num_frames=64)
         write_dataset(Path(name) / "drawn", config)
