@@ -33,14 +33,16 @@ test: lint
 
 # Each command by itself leaves alone what is there and goes on with what was begun.
 demo: install
-	@echo "==> 1 of 4: videos of drawn people in action, as files in data/demo"
+	@echo "==> 1 of 5: videos of drawn people in action, as files in data/demo"
 	@$(BIN)/slicfast synth data/demo
-	@echo "==> 2 of 4: the clip store data/demo-store, made of them"
+	@echo "==> 2 of 5: the clip store data/demo-store, made of them"
 	@$(BIN)/slicfast prepare data/demo data/demo-store
-	@echo "==> 3 of 4: training configs/demo.yaml into runs/demo"
+	@echo "==> 3 of 5: training configs/demo.yaml into runs/demo"
 	@$(BIN)/slicfast train configs/demo.yaml --run runs/demo --resume auto
-	@echo "==> 4 of 4: what it has learned, by retrieval"
+	@echo "==> 4 of 5: what it has learned, by retrieval"
 	@$(BIN)/slicfast eval retrieval runs/demo --output runs/demo/retrieval.json
+	@echo "==> 5 of 5: the run as a page to look at"
+	@$(BIN)/slicfast report runs/demo
 
 clean:
 	rm -rf .venv data/demo data/demo-store runs/demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

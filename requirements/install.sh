@@ -76,7 +76,7 @@ install() {
     [ -n "${TORCH_INDEX:-}" ] && index=(--extra-index-url "$TORCH_INDEX")
     say "installing slicfast and the $stack stack into $venv (the whole story: $log)"
     if ! $venv/bin/python -m pip install --disable-pip-version-check --progress-bar off "${index[@]}" \
-        -c "requirements/constraints-$stack.txt" -e ".[$stack,dev]" 2>&1 | tee $log |
+        -c "requirements/constraints-$stack.txt" -e ".[$stack,dev,docs]" 2>&1 | tee $log |
         sed -unE 's/^ *(Downloading|Processing) (.*\/)?([^/ ]+-[0-9][^-/ ]*)-[^/ ]*\.whl( \([0-9.]+ [kMG]B\))?( .*)?$/    \3\4/p
                   s/^Installing collected packages.*/    unpacking/p'
     then

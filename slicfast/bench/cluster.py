@@ -132,7 +132,7 @@ def _bench_scikit_learn(
 ) -> dict[str, Any]:
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     peer = KMeans(num_clusters, n_init=1, max_iter=num_iterations, tol=0, random_state=0)
     rows_ND = unit_ND.numpy()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, profile, store, train, use
+from slicfast.cli import bench, data, evaluate, machine, profile, report, store, train, use
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = (
@@ -18,6 +18,7 @@ ORDER = (
     "eval",
     "embed",
     "search",
+    "report",
     "bench",
     "profile",
     "doctor",
@@ -41,6 +42,7 @@ app = typer.Typer(
         ("slicfast prepare data/demo data/demo-store", "make them fast to read"),
         ("slicfast train configs/demo.yaml", "train an encoder on them"),
         ("slicfast eval retrieval runs/demo", "see what it has learned"),
+        ("slicfast report runs/demo", "look at the run in a browser"),
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -69,6 +71,7 @@ store.register(app)
 train.register(app)
 evaluate.register(app)
 use.register(app)
+report.register(app)
 bench.register(app)
 profile.register(app)
 machine.register(app)

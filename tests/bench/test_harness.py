@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from slicfast.bench.harness import Repeated, machine, measure, measure_in_turn, write_result
+from slicfast.bench.harness import Repeated, measure, measure_in_turn, write_result
+from slicfast.machine import machine
 
 
 def test_cpu_and_wall_time_are_told_apart():

@@ -21,6 +21,7 @@ COMMANDS = (
     ("eval", "all"),
     ("embed",),
     ("search",),
+    ("report",),
     ("bench",),
     ("bench", "loader"),
     ("bench", "step"),
@@ -33,7 +34,7 @@ COMMANDS = (
 def test_help_names_every_command_in_the_order_of_use(slicfast: Callable) -> None:
     shown = slicfast("--help")
     assert shown.code == 0
-    names = ("synth", "prepare", "train", "eval", "embed", "search", "bench", "doctor")
+    names = ("synth", "prepare", "train", "eval", "embed", "search", "report", "bench", "doctor")
     places = [shown.out.index(f"│ {name} ") for name in names]
     assert places == sorted(places)
     assert "slicfast train configs/demo.yaml" in shown.out
