@@ -28,6 +28,7 @@ from slicfast.data.augment import (
     SATURATION,
     ClipParams,
 )
+from slicfast.data.recycling import TensorPool
 from slicfast.data.resampling import Frames, resample
 
 Triple = tuple[float, float, float]
@@ -68,6 +69,7 @@ class CpuAugmenter:
         self._normalise = np.column_stack([np.diag(scale), offset]).astype(np.float32)
         # Clips are what runs side by side; OpenCV's own threads would only get in their way.
         cv2.setNumThreads(1)
+        self._memory = TensorPool()
         self._pool = ThreadPoolExecutor(num_threads, "slicfast-augment") if num_threads > 1 else None
 
     def __call__(self, clips: Sequence[Frames], params: ClipParams) -> torch.Tensor:
@@ -78,7 +80,7 @@ class CpuAugmenter:
             params: N rows.
         """
         size = self.crop_size
-        shown_NTSSC = torch.empty((len(clips), self.clip_length, size, size, 3))
+        shown_NTSSC = self._memory.tensor((len(clips), self.clip_length, size, size, 3))
         out = shown_NTSSC.numpy()
 
         def augment(n: int) -> None:
@@ -107,9 +109,10 @@ class CpuAugmenter:
         tall = self._affine(tall, params.colour[n], float(params.contrast_offset[n]), params.offset[n])
         if params.blur[n]:
             tall = self._blurred(tall)
-        flat = out.reshape(-1, size, 3)
-        np.copyto(flat, tall)
-        cv2.transform(flat, self._normalise, dst=flat)
+        # A frame at a time stays in the cache between the two.
+        for frame, levels in zip(out, tall.reshape(out.shape), strict=True):
+            np.copyto(frame, levels)
+            cv2.transform(frame, self._normalise, dst=frame)
 
     def _blurred(self, tall: UInt8) -> UInt8:
         result = np.empty_like(tall)
