@@ -99,7 +99,7 @@ class PeerGraphs:
         return self._runs(lambda: self._fn.decoders.image(self._input("jpeg"), device="cpu"), "jpeg")
 
     def resize(self) -> Callable[[], object]:
-        """Decoding, and the crops resized, in the form that the loader uses."""
+        """Decoding, and the crops resized."""
         inputs = ("jpeg", "roi_start", "roi_end")
         return self._runs(lambda: self._resized(dtype=self._types.FLOAT), *inputs)
 

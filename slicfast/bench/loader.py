@@ -1,7 +1,7 @@
 """`slicfast bench loader`: what a clip costs from stored JPEG to normalised tensor, a stage at a time.
 
-Beside the loader stand parts of its graph (decoding alone, and with crop and resize) and the same
-augmentations written with DALI's operators of those names, which is what one would write first.
+Each stage is the loader with one more augmentation drawn; colour in both modes. Beside it, on a CPU, stand
+decoding alone and the same augmentations written with DALI's operators of those names, as one would first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ from slicfast.device import num_cores, require_dali, resolve_device
 from slicfast.errors import DataError
 
 COLUMNS = ("from stored JPEG to", "CPU ms a clip", "wall ms a clip", "clips/s")
+STAGES: dict[str, dict[str, Any]] = {
+    "clips: crop, resize, flip": {"jitter_prob": 0.0, "grey_prob": 0.0, "blur_prob": 0.0},
+    "clips: and colour, fast": {"colour": "fast", "blur_prob": 0.0},
+    "clips: and colour, exact": {"colour": "exact", "blur_prob": 0.0},
+    "clips: and blur, all of it, fast": {"colour": "fast"},
+    "clips: and blur, all of it, exact": {"colour": "exact"},
+}
 _NUM_BATCHES = 4
 _NUM_SAMPLED = 100  # videos whose bytes are counted
 
@@ -103,12 +110,12 @@ def _bench(
     runs: dict[str, Callable[[], object]] = {}
     if peer is not None:
         runs["pixels: decode"] = peer.decode()
-        runs["crops: decode, resize"] = peer.resize()
-    runs["clips, all augmentations but blur"] = loads(config.augment.model_copy(update={"blur_prob": 0.0}))
-    runs["clips, all augmentations"] = loads(config.augment)
+    for name, changes in STAGES.items():
+        runs[name] = loads(config.augment.model_copy(update=changes))
     runs["clips, evaluation"] = loads(None)
     if peer is not None:
-        runs["clips, DALI's own operators"] = peer.naive()
+        runs["DALI's operators: decode, resize"] = peer.resize()
+        runs["DALI's operators: all"] = peer.naive()
     costs = measure_in_turn(runs, num_runs=num_runs, num_warmup=1)
     return {
         "device": str(device),

@@ -2,7 +2,8 @@
 
 Method: SLIC (CVPR 2022), section "one training step"; ranges, the crop's ten attempts and its whole pixels as
 torchvision has them. One draw a clip, the same for all its frames. Order: crop and resize, flip, colour
-operators, one affine map, blur; what is computed is rounded to 8 bit after each, as it is in pictures.
+operators, one affine map, blur, frame differences where those are shown. What is computed is rounded to 8 bit
+after each, as it is in pictures, the differences excepted.
 
 Colour has two modes with the same draws:
 
@@ -77,6 +78,7 @@ class ClipParams:
         contrast_offset: (N,) float32, the share of the frame's mean luma that it adds to each channel.
         offset: (N, 3) float32, what it adds besides, in 8-bit levels.
         blur: (N,) bool.
+        difference_gain: (N,) float32, frame differences times this in place of pictures; 0: the pictures.
     """
 
     top_left: Float32
@@ -88,6 +90,7 @@ class ClipParams:
     contrast_offset: Float32
     offset: Float32
     blur: Bool
+    difference_gain: Float32
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -156,6 +159,7 @@ def draw(
         contrast_offset=contrast_offset.astype(np.float32),
         offset=offset,
         blur=photometric_N & (u[:, _BLUR] < config.blur_prob),
+        difference_gain=np.zeros(len(u), dtype=np.float32),
     )
 
 
@@ -249,4 +253,5 @@ def centre_crop(
         contrast_offset=np.zeros(num, dtype=np.float32),
         offset=np.zeros((num, 3), dtype=np.float32),
         blur=np.zeros(num, dtype=bool),
+        difference_gain=np.zeros(num, dtype=np.float32),
     )

@@ -28,6 +28,7 @@ from slicfast.data.augment import (
     SATURATION,
     ClipParams,
 )
+from slicfast.data.motion import difference_frame
 from slicfast.data.recycling import TensorPool
 from slicfast.data.resampling import Frames, resample
 
@@ -109,9 +110,13 @@ class CpuAugmenter:
         tall = self._affine(tall, params.colour[n], float(params.contrast_offset[n]), params.offset[n])
         if params.blur[n]:
             tall = self._blurred(tall)
-        # A frame at a time stays in the cache between the two.
-        for frame, levels in zip(out, tall.reshape(out.shape), strict=True):
-            np.copyto(frame, levels)
+        levels_TSSC, gain = tall.reshape(out.shape), float(params.difference_gain[n])
+        for t, frame in enumerate(out):  # a frame at a time stays in the cache between the two
+            if gain:
+                now = min(t, len(out) - 2)
+                difference_frame(levels_TSSC[now], levels_TSSC[now + 1], gain, frame)
+            else:
+                np.copyto(frame, levels_TSSC[t])
             cv2.transform(frame, self._normalise, dst=frame)
 
     def _blurred(self, tall: UInt8) -> UInt8:

@@ -19,16 +19,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig, MotionConfig
 from slicfast.data.flow_store import FlowStore
-from slicfast.data.motion import difference_view
 from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
-from slicfast.data.requests import Requests, View
+from slicfast.data.requests import Requests
 from slicfast.data.store import ClipStore
 from slicfast.data.views import Geometry
 from slicfast.device import num_cores
@@ -95,12 +93,12 @@ class ClipLoader:
         self.max_batch = max_batch
         self.wait_seconds = 0.0
         self._config = config
-        self._motion = motion or MotionConfig()
         self._device = torch.device(device)
         self._producer = ClipProducer(
             store,
             config,
             augment=augment,
+            difference_gain=(motion or MotionConfig()).gain,
             resize=resize,
             geometry=geometry,
             flow=flow,
@@ -147,8 +145,6 @@ class ClipLoader:
         reading = produced.reading
         self._tally.add(reading)
         clips_NCTHW = self._producer.complete(produced).permute(0, 4, 1, 2, 3)
-        rows = np.flatnonzero(reading.requests["view"] == View.DIFFERENCE).tolist()
-        difference_view(clips_NCTHW, rows, self._config.mean, self._config.std, self._motion.gain)
         return ClipBatch(clips_NCTHW, reading.requests, len(reading.damage))
 
 

@@ -1,41 +1,37 @@
-"""The motion view from frames alone: grey frame differences around mid-grey, a stand-in for optical flow."""
+"""The motion view from frames alone: grey frame differences around mid-grey, a stand-in for optical flow.
+
+Frame t becomes clamp(127.5 + gain * (g[t + 1] - g[t]), 0, 255), where g is the clip in 8-bit levels; the
+last difference is repeated. Mirroring and zooming the clip mirrors and zooms the result, so it needs no
+geometry of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from slicfast.data.photometric import Triple, channel_bounds
+MID_GREY = 127.5
+
+cv2: Any = importlib.import_module("cv2")  # its stubs know arrays of no type in particular
 
 
-def difference_view(
-    clips_NCTHW: torch.Tensor, rows: Iterable[int], mean: Triple, std: Triple, gain: float
+def difference_levels(levels_NTHWC: torch.Tensor, gain_N: torch.Tensor) -> torch.Tensor:
+    """(N, T, H, W, 3) differences of float clips in levels, T >= 2; grey stays grey."""
+    change = levels_NTHWC[:, 1:] - levels_NTHWC[:, :-1]
+    shown = change.mul_(gain_N.view(-1, 1, 1, 1, 1)).add_(MID_GREY).clamp_(0.0, 255.0)
+    return torch.cat([shown, shown[:, -1:]], dim=1)
+
+
+def difference_frame(
+    now_HWC: npt.NDArray[np.uint8],
+    later_HWC: npt.NDArray[np.uint8],
+    gain: float,
+    out: npt.NDArray[np.float32],
 ) -> None:
-    """Replace grey clips of a batch, in place, by their frame differences, normalised like pictures.
-
-    Frame t becomes clamp(0.5 + gain * (g[t + 1] - g[t]), 0, 1), where g is the clip in 0-1; the last
-    difference is repeated. Mirroring and zooming the clip mirrors and zooms the result, so it needs no
-    geometry of its own.
-
-    Args:
-        clips_NCTHW: normalised float clips in channels_last_3d memory, T >= 2.
-        rows: which of them; their channels must all hold the luma (`augment` sees to that).
-        mean, std: of the normalisation.
-        gain: differences times this.
-    """
-    width = clips_NCTHW.shape[-1]
-    low_X, high_X = (
-        bound_3.repeat(width).to(clips_NCTHW.device, clips_NCTHW.dtype, non_blocking=True)
-        for bound_3 in channel_bounds(mean, std)
-    )
-    middle_X = (low_X + high_X) / 2
-    # Lines of pixels, channels innermost, so that everything runs along memory; and a clip at a time,
-    # because fresh memory for a whole batch costs a processor more than the arithmetic.
-    lines_NTHX = clips_NCTHW.permute(0, 2, 3, 4, 1).flatten(3)
-    for row in rows:
-        clip_THX = lines_NTHX[row]
-        # The normalisation's mean cancels in a difference; its scale stays, as it should.
-        difference = (clip_THX[1:] - clip_THX[:-1]).mul_(gain).add_(middle_X)
-        torch.clamp(difference, low_X, high_X, out=clip_THX[:-1])
-        clip_THX[-1] = clip_THX[-2]
+    """A frame of `difference_levels` from two of the clip, written to (H, W, 3) float32."""
+    cv2.addWeighted(later_HWC, gain, now_HWC, -gain, MID_GREY, dst=out, dtype=cv2.CV_32F)
+    np.clip(out, 0.0, 255.0, out=out)

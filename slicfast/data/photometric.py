@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from slicfast.config import AugmentConfig
 from slicfast.data.augment import BRIGHTNESS, CONTRAST, FLOOR, HUE, LUMA, LUMA_PART, SATURATION, ClipParams
+from slicfast.data.motion import difference_levels
 
 Triple = tuple[float, float, float]
 
@@ -59,6 +60,10 @@ class Photometric:
         if len(rows):
             index = self._tensor(rows)
             levels.index_copy_(0, index, self._blurred(levels.index_select(0, index)))
+        rows = np.flatnonzero(params.difference_gain)
+        if len(rows):
+            index, gain = self._tensor(rows), self._tensor(params.difference_gain[rows])
+            levels.index_copy_(0, index, difference_levels(levels.index_select(0, index), gain))
         return levels.mul_((self._high - self._low) / 255.0).add_(self._low)
 
     def _affine_operators(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -42,6 +44,7 @@ class ClipProducer:
         config: DataConfig,
         *,
         augment: AugmentConfig | None,
+        difference_gain: float,
         resize: tuple[int, int] | None,
         geometry: Geometry | None = None,
         flow: FlowStore | None = None,
@@ -53,6 +56,7 @@ class ClipProducer:
         self.max_batch = max_batch
         self._store = store
         self._augment = augment
+        self._difference_gain = difference_gain
         self._crop_size = config.crop_size
         self._resize = resize or evaluation_size(config.crop_size)
         self._geometry = geometry
@@ -141,6 +145,7 @@ class ClipProducer:
             params = centre_crop(len(requests_N), self._resize, self._crop_size, is_motion_N)
         else:
             params = draw(requests_N["seed"], width_N, height_N, self._augment, is_motion_N)
-        if self._flow is None or self._flow.faithful or not is_flow_N.any():
-            return params
-        return show_flow(params, is_flow_N, width_N, height_N, self._flow.components)
+        if self._flow is not None and not self._flow.faithful and is_flow_N.any():
+            params = show_flow(params, is_flow_N, width_N, height_N, self._flow.components)
+        gain_N = np.where(requests_N["view"] == View.DIFFERENCE, self._difference_gain, 0.0)
+        return replace(params, difference_gain=gain_N.astype(np.float32))

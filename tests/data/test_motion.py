@@ -1,59 +1,46 @@
+"""Frame differences on either device against the definition, a pixel at a time."""
+
 import numpy as np
 import torch
 
-from slicfast.config import IMAGENET_MEAN, IMAGENET_STD
-from slicfast.data.motion import difference_view
-
-LUMA = np.array([0.299, 0.587, 0.114])
+from slicfast.data.motion import difference_frame, difference_levels
 
 
-def grey_clips(num: int, length: int, size: int) -> torch.Tensor:
-    """(N, 3, T, H, W) normalised grey clips in the loader's memory order."""
-    grey = torch.rand(num, length, size, size, 1).expand(-1, -1, -1, -1, 3)
-    clips_NTHWC = (grey - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    return clips_NTHWC.contiguous().permute(0, 4, 1, 2, 3)
+def grey_clips(num: int, length: int, size: int) -> np.ndarray:
+    """(N, T, size, size, 3) uint8, three channels alike, with changes large enough to be clamped."""
+    grey = np.random.default_rng().integers(0, 256, (num, length, size, size, 1), dtype=np.uint8)
+    return np.ascontiguousarray(grey.repeat(3, axis=-1))
 
 
-def reference(clip_CTHW: np.ndarray, gain: float) -> np.ndarray:
-    """The definition, a pixel at a time, in float64."""
-    channels, length, height, width = clip_CTHW.shape
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
-    view = np.empty(clip_CTHW.shape)
-    for y in range(height):
-        for x in range(width):
-            pixels_TC = clip_CTHW[:, :, y, x].T.astype(np.float64) * std + mean
-            grey = [float(LUMA @ pixel) for pixel in pixels_TC]
-            steps = [grey[t + 1] - grey[t] for t in range(length - 1)]
-            for t, step in enumerate([*steps, steps[-1]]):
-                value = min(max(0.5 + gain * step, 0.0), 1.0)
-                for channel in range(channels):
-                    view[channel, t, y, x] = (value - mean[channel]) / std[channel]
+def reference(clip_THWC: np.ndarray, gain: float) -> np.ndarray:
+    """The definition in float64."""
+    view = np.empty(clip_THWC.shape)
+    last = len(clip_THWC) - 1
+    for t, y, x, channel in np.ndindex(clip_THWC.shape):
+        now = min(t, last - 1)
+        change = float(clip_THWC[now + 1, y, x, channel]) - float(clip_THWC[now, y, x, channel])
+        view[t, y, x, channel] = min(max(127.5 + gain * change, 0.0), 255.0)
     return view
 
 
-def test_difference_view_agrees_with_a_plain_loop():
-    clips = grey_clips(5, 4, 9)
-    before = clips.clone()
-    difference_view(clips, [1, 4], IMAGENET_MEAN, IMAGENET_STD, 1.5)
-    for row in (1, 4):
-        np.testing.assert_allclose(clips[row], reference(before[row].numpy(), 1.5), atol=1e-5)
-    for row in (0, 2, 3):
-        assert torch.equal(clips[row], before[row])
+def test_differences_agree_with_a_plain_loop():
+    clips = grey_clips(3, 4, 5)
+    gain_N = np.array([0.3, 1.5, 4.0], dtype=np.float32)
+    got = difference_levels(torch.from_numpy(clips).float(), torch.from_numpy(gain_N))
+    for clip, gain, shown in zip(clips, gain_N, got, strict=True):
+        expected = reference(clip, float(gain))
+        np.testing.assert_allclose(shown, expected, atol=1e-3)
+        frame = np.empty((5, 5, 3), dtype=np.float32)
+        for t in range(3):
+            difference_frame(clip[t], clip[t + 1], float(gain), frame)
+            np.testing.assert_allclose(frame, expected[t], atol=1e-3)
 
 
 def test_a_still_clip_is_mid_grey():
-    clips = grey_clips(1, 1, 6).expand(-1, -1, 5, -1, -1).contiguous(memory_format=torch.channels_last_3d)
-    difference_view(clips, [0], IMAGENET_MEAN, IMAGENET_STD, 4.0)
-    values = clips * torch.tensor(IMAGENET_STD).view(3, 1, 1, 1) + torch.tensor(IMAGENET_MEAN).view(
-        3, 1, 1, 1
-    )
-    torch.testing.assert_close(values, torch.full_like(values, 0.5))
+    still = torch.rand(1, 1, 6, 6, 3).mul(255).expand(-1, 5, -1, -1, -1)
+    torch.testing.assert_close(difference_levels(still, torch.ones(1)), torch.full((1, 5, 6, 6, 3), 127.5))
 
 
-def test_two_frames_are_enough_and_no_rows_change_nothing():
-    clips = grey_clips(2, 2, 4)
-    before = clips.clone()
-    difference_view(clips, [], IMAGENET_MEAN, IMAGENET_STD, 4.0)
-    assert torch.equal(clips, before)
-    difference_view(clips, [0], IMAGENET_MEAN, IMAGENET_STD, 0.1)
-    assert torch.equal(clips[0, :, 0], clips[0, :, 1]) and not torch.equal(clips[0], before[0])
+def test_two_frames_are_enough():
+    shown = difference_levels(torch.from_numpy(grey_clips(2, 2, 4)).float(), torch.full((2,), 0.1))
+    assert torch.equal(shown[:, 0], shown[:, 1]) and shown.std() > 1
