@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from slicfast.bench.harness import cpu_seconds, write_result
-from slicfast.bench.loader import bench_loader
+from slicfast.bench.loader import WHOLE, bench_loader
 from slicfast.config import Config
 from slicfast.data.catalog import Catalog, Video, read_catalog
 from slicfast.data.decode import Decoded, decode
@@ -85,7 +85,7 @@ def loading_cpu_ms(videos: Sequence[Video], settings: StoreSettings) -> float:
         splits = {"train": tuple(video.id for video in listed)}
         prepare(Catalog(Path(name), listed, splits, (), "flat"), Path(name) / "store", settings)
         stages = bench_loader(Config(), store=ClipStore(Path(name) / "store"), num_runs=NUM_RUNS)["stages"]
-    return float(next(stage["cpu_ms"] for stage in stages if stage["what"] == "clips, all augmentations"))
+    return float(next(stage["cpu_ms"] for stage in stages if stage["what"] == WHOLE))
 
 
 def take(frames: Iterator[Any], most: int) -> Iterator[Any]:

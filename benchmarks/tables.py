@@ -135,6 +135,12 @@ def large_store(results: dict[str, Any]) -> str:
     )
 
 
+def colour(results: dict[str, Any]) -> str:
+    from benchmarks import colour as module
+
+    return markdown(module.COLUMNS, module.table_rows(results))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -146,6 +152,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fuzz-prepare": fuzz_prepare,
     "store-reading": store_reading,
     "codecs": codecs,
+    "colour": colour,
     "large-store": large_store,
     "validation-stall": validation_stall,
 }
@@ -171,7 +178,7 @@ def drawn(page: str, root: str = "") -> str:
 
 
 def main() -> None:
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "DIFFERENCES.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         new = drawn(text, "../" if page.parent != ROOT else "")
         if "--check" not in sys.argv[1:]:

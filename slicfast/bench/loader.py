@@ -35,6 +35,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "clips: and blur, all of it, fast": {"colour": "fast"},
     "clips: and blur, all of it, exact": {"colour": "exact"},
 }
+WHOLE = "clips: and blur, all of it, exact"
 _NUM_BATCHES = 4
 _NUM_SAMPLED = 100  # videos whose bytes are counted
 

@@ -51,7 +51,7 @@ def test_flow_is_loaded_in_the_share_of_a_training_step(gliding_store):
     views = np.concatenate([batch["view"] for batch in random_batches(config, gliding_store, 200)])
     assert (views == View.FLOW).mean() == pytest.approx(2 / 3 * config.motion.prob, abs=0.05)
     result = bench_loader(config, store=gliding_store, batch_size=3, num_runs=1)
-    assert result["motion_view"] == "flow" and len(result["stages"]) == 6
+    assert result["motion_view"] == "flow" and len(result["stages"]) == len(STAGES) + 4
 
 
 def test_flow_of_stored_pictures_is_that_of_the_film(gliding_store, tmp_path):
