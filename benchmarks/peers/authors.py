@@ -53,11 +53,8 @@ class AuthorsPeer:
         picture = transform.resized_crop(picture, top, left, height, width, [data.crop_size] * 2)
         if params.flip[n]:
             picture = transform.hflip(picture)
-        if factors.jitter:
-            picture = transform.adjust_brightness(picture, factors.brightness)
-            picture = transform.adjust_contrast(picture, factors.contrast)
-            picture = transform.adjust_saturation(picture, factors.saturation)
-            picture = transform.adjust_hue(picture, factors.hue)
+        for name, value in factors.operators:
+            picture = getattr(transform, f"adjust_{name}")(picture, value)
         if factors.grey:
             picture = transform.to_grayscale(picture, num_output_channels=3)
         if params.blur[n]:

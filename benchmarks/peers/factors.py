@@ -1,4 +1,4 @@
-"""A clip's colour as the factors that image libraries ask for, be it drawn as operators or as a matrix."""
+"""A clip's colours as image libraries take them: named operators, one after another."""
 
 from __future__ import annotations
 
@@ -6,36 +6,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slicfast.data.augment import ClipParams
+from slicfast.data.augment import NO_OPERATOR, ClipParams
 
-_NONE = 1e-4  # a factor no further from 1 was not drawn
+NAMES = ("brightness", "contrast", "saturation", "hue")  # as ClipParams numbers them
+_STILL = np.array([1.0, 1.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One clip's colour, as torchvision's functions take it.
+    """One clip's colour.
 
     Attributes:
-        brightness, contrast, saturation: factors, 1 without change.
-        hue: turns, -0.5 to 0.5.
-        grey: no colour is left, whatever the saturation and hue.
+        operators: what is applied one after another: "brightness", "contrast" or "saturation" with a factor,
+            1 without change, or "hue" with turns, -0.5 to 0.5. Empty where none was drawn.
+        grey: all colour is taken away afterwards.
     """
 
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
+    operators: tuple[tuple[str, float], ...] = ()
     grey: bool = False
-
-    @property
-    def jitter(self) -> bool:
-        """Whether any of the four changes anything."""
-        changes = (self.brightness - 1, self.contrast - 1, self.saturation - 1, self.hue)
-        return any(abs(change) > _NONE for change in changes)
 
     @classmethod
     def of(cls, params: ClipParams, n: int) -> Factors:
-        """The factors of row n."""
-        grey = float(np.ptp(params.colour[n], axis=0).max()) < _NONE  # all rows alike: no chroma is left
-        brightness, contrast, saturation, hue = map(float, params.factors[n])
-        return cls(brightness, contrast, saturation, hue, grey)
+        """The factors of row n, in the drawn order; in order of number where slicfast needs none."""
+        factors = params.factors[n].astype(np.float64)
+        order = [int(number) for number in params.order[n] if number != NO_OPERATOR]
+        if not order and not np.array_equal(factors, _STILL):
+            order = list(range(len(NAMES)))
+        operators = tuple((NAMES[number], float(factors[number])) for number in order)
+        return cls(operators, grey=bool(np.ptp(params.colour[n], axis=0).max() < 1e-6))

@@ -56,8 +56,8 @@ class OpenCVPeer(FilePeer):
             if params.flip[n]:
                 small = cv2.flip(small, 1)
             cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out)
-            if factors.jitter:
-                self._jitter(out, factors)
+            for name, value in factors.operators:
+                getattr(self, f"_adjust_{name}")(out, value)
             if factors.grey:
                 cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB, dst=out)
             if params.blur[n]:
@@ -65,19 +65,24 @@ class OpenCVPeer(FilePeer):
         clip = torch.from_numpy(clip_THWC).to(torch.float32).mul_(self._scale).add_(self._shift)
         return clip.permute(3, 0, 1, 2)
 
-    def _jitter(self, picture: Any, factors: Factors) -> None:
-        """Brightness and contrast by a table each, saturation against grey, hue by a table in HSV."""
+    def _adjust_brightness(self, picture: Any, factor: float) -> None:
+        self._cv2.LUT(picture, _table(_LEVELS * factor), dst=picture)
+
+    def _adjust_contrast(self, picture: Any, factor: float) -> None:
+        mean = self._cv2.mean(self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2GRAY))[0]
+        self._cv2.LUT(picture, _table(_LEVELS * factor + (1 - factor) * mean), dst=picture)
+
+    def _adjust_saturation(self, picture: Any, factor: float) -> None:
         cv2 = self._cv2
-        cv2.LUT(picture, _table(_LEVELS * factors.brightness), dst=picture)
-        mean = cv2.mean(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
-        cv2.LUT(picture, _table(_LEVELS * factors.contrast + (1 - factors.contrast) * mean), dst=picture)
-        if not factors.grey:
-            grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            cv2.addWeighted(picture, factors.saturation, grey, 1 - factors.saturation, 0, dst=picture)
-            hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)  # 8-bit hue has 180 steps
-            turned = np.mod(_LEVELS + 180 * factors.hue, 180).astype(np.uint8)
-            cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
-            cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=picture)
+        grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        cv2.addWeighted(picture, factor, grey, 1 - factor, 0, dst=picture)
+
+    def _adjust_hue(self, picture: Any, turns: float) -> None:
+        cv2 = self._cv2
+        hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)  # 8-bit hue has 180 steps
+        turned = np.mod(_LEVELS + 180 * turns, 180).astype(np.uint8)
+        cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=picture)
 
 
 def _table(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

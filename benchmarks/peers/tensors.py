@@ -31,11 +31,8 @@ class TensorPeer(FilePeer):
         if params.flip[n]:
             clip = transform.horizontal_flip(clip)
         factors = Factors.of(params, n)
-        if factors.jitter:
-            clip = transform.adjust_brightness(clip, factors.brightness)
-            clip = transform.adjust_contrast(clip, factors.contrast)
-            clip = transform.adjust_saturation(clip, factors.saturation)
-            clip = transform.adjust_hue(clip, factors.hue)
+        for name, value in factors.operators:
+            clip = getattr(transform, f"adjust_{name}")(clip, value)
         if factors.grey:
             clip = transform.rgb_to_grayscale(clip, num_output_channels=3)
         if params.blur[n]:

@@ -155,10 +155,11 @@ def test_factors_give_back_the_matrix_they_were_taken_from():
     kinds = set()
     for n in range(200):
         factors = Factors.of(params, n)
-        kinds.add((factors.jitter, factors.grey))
+        kinds.add((bool(factors.operators), factors.grey))
+        found = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, **dict(factors.operators)}
         values = (
-            *(factors.brightness, factors.contrast),
-            *(0.0 if factors.grey else factors.saturation, 2 * np.pi * factors.hue),
+            *(found["brightness"], found["contrast"]),
+            *(0.0 if factors.grey else found["saturation"], 2 * np.pi * found["hue"]),
         )
         matrix, offset = colour_matrix(*(np.array([value]) for value in values))
         np.testing.assert_allclose(matrix[0], params.colour[n], atol=1e-4)
