@@ -141,6 +141,18 @@ def colour(results: dict[str, Any]) -> str:
     return markdown(module.COLUMNS, module.table_rows(results))
 
 
+def peers_made(results: dict[str, Any]) -> str:
+    from benchmarks.peers import side_by_side
+
+    return markdown(side_by_side.MADE_COLUMNS, side_by_side.made_rows(results))
+
+
+def peers_curves(results: dict[str, Any]) -> str:
+    from benchmarks.peers import curves
+
+    return markdown(curves.columns(results), curves.table_rows(results))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -155,7 +167,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "colour": colour,
     "large-store": large_store,
     "validation-stall": validation_stall,
+    "peers-made": peers_made,
+    "peers-curves": peers_curves,
 }
+RESULT_OF = {"peers-made": "peers"}  # tables drawn from the result of another kind
 
 
 def source(path: Path, content: dict[str, Any], root: str) -> str:
@@ -169,9 +184,11 @@ def drawn(page: str, root: str = "") -> str:
 
     def table(match: re.Match[str]) -> str:
         kind = match[1]
-        path = newest(kind)
+        path = newest(RESULT_OF.get(kind, kind))
         content = json.loads(path.read_text(encoding="utf-8"))
         body = TABLES[kind](content["results"])
+        if kind not in RESULT_OF and (chart := path.with_suffix(".svg")).exists():
+            body += f"\n\n![{kind}]({root}benchmarks/results/{chart.name})"
         return f"<!-- table: {kind} -->\n{body}\n\n{source(path, content, root)}\n<!-- end -->"
 
     return re.sub(r"<!-- table: ([\w-]+) -->.*?<!-- end -->", table, page, flags=re.DOTALL)

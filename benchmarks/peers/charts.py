@@ -116,7 +116,8 @@ def draw_curves(result: dict[str, Any], path: Path) -> None:
             axis.minorticks_off()
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
-            axis.set_title(f"{curve['what']} ({curve['unit']})", fontsize=10, loc="left")
+            unit = f" ({curve['unit']})" if curve["unit"] else ""
+            axis.set_title(f"{curve['what']}{unit}", fontsize=10, loc="left")
         for axis in axes.flat[len(curves) :]:
             axis.set_axis_off()
         handles, labels = axes.flat[0].get_legend_handles_labels()

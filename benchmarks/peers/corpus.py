@@ -6,6 +6,7 @@ decoding them costs what decoding those does.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import zlib
@@ -229,17 +230,19 @@ def _shifted(packet: Any, ticks: int) -> Any:
 
 def _copied_store(store: ClipStore, path: Path, records: Iterable[tuple[str, int, int]]) -> ClipStore:
     """A store of (id, row of `store`, how often its pictures are repeated)."""
-    pictures_of: dict[int, list[bytes]] = {}
+
+    @functools.cache
+    def stored(row: int, times: int) -> tuple[list[int], list[int], bytes]:
+        found = store.frames(row, np.arange(int(store.num_frames[row])))
+        pictures = [picture.tobytes() for picture in found] * times
+        return [len(jpeg) for jpeg in pictures], [zlib.crc32(jpeg) for jpeg in pictures], b"".join(pictures)
+
     names: dict[str, str | None] = {}
     with StoreWriter(path, store.settings) as writer:
         for name, row, times in records:
-            if row not in pictures_of:
-                found = store.frames(row, np.arange(int(store.num_frames[row])))
-                pictures_of[row] = [picture.tobytes() for picture in found]
-            pictures = pictures_of[row] * times
-            sizes, crcs = [len(jpeg) for jpeg in pictures], [zlib.crc32(jpeg) for jpeg in pictures]
-            width, height, fps = (float(column[row]) for column in (store.width, store.height, store.fps))
-            writer.add(VideoRecord(name, None, fps, int(width), int(height), sizes, crcs), b"".join(pictures))
+            sizes, crcs, pictures = stored(row, times)
+            width, height, fps = int(store.width[row]), int(store.height[row]), float(store.fps[row])
+            writer.add(VideoRecord(name, None, fps, width, height, sizes, crcs), pictures)
             names[name] = None
         writer.finish(names, {"train": list(names)})
     return ClipStore(path)

@@ -33,7 +33,7 @@ class Point:
     """One place on one curve: what is loaded there, and how."""
 
     curve: str
-    unit: str
+    unit: str  # of x; empty for a number
     x: float
     config: Config
     corpus: Corpus
@@ -61,9 +61,7 @@ def all_points(config: Config, folder: Path, max_videos: int = NUMBERS[-1]) -> I
     for number in NUMBERS:
         if number <= max_videos:
             with TemporaryDirectory(dir=folder) as name:
-                yield Point(
-                    "number of videos", "videos", number, config, multiplied(few, Path(name) / "x", number)
-                )
+                yield Point("number of videos", "", number, config, multiplied(few, Path(name) / "x", number))
 
 
 def measure_curves(
@@ -77,7 +75,7 @@ def measure_curves(
     """Decode + augment of every contender at every point; `num_clips` a repetition, spread evenly."""
     curves: dict[str, dict[str, Any]] = {}
     for point in points:
-        say(f"curves: {point.curve}, {point.x:g} {point.unit}")
+        say(f"curves: {point.curve}, {point.x:g} {point.unit}".rstrip())
         curve = curves.setdefault(
             point.curve, {"what": point.curve, "unit": point.unit, "x": [], "store_open_ms": [], "series": {}}
         )
@@ -109,3 +107,21 @@ def _open_ms(path: Path) -> float:
         ClipStore(path)
         taken.append(1e3 * (time.perf_counter() - started))
     return statistics.median(taken)
+
+
+def columns(result: dict[str, Any]) -> list[str]:
+    """The first row of the table."""
+    return ["CPU ms a clip", *result["curves"][0]["series"]]
+
+
+def table_rows(result: dict[str, Any]) -> list[list[str]]:
+    """A row a curve: cost at its first and its last place, and how many times as much that is."""
+    rows = []
+    for curve in result["curves"]:
+        first, last = curve["x"][0], curve["x"][-1]
+        row = [f"{curve['what']}, {first:g} to {last:,g} {curve['unit']}".rstrip()]
+        for series in curve["series"].values():
+            low, high = series["cpu_ms"][0], series["cpu_ms"][-1]
+            row.append(f"{low:.1f} to {high:.1f} ({high / low:.1f} x)")
+        rows.append(row)
+    return rows

@@ -131,3 +131,26 @@ def table_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
                 )
             )
     return rows
+
+
+MADE_COLUMNS = ("of an hour of video", "CPU s to make", "MB", "bytes a frame")
+
+
+def made_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What store and JPEG frames took, as rows under MADE_COLUMNS."""
+    rows: list[tuple[str, ...]] = []
+    for source in result["sources"]:
+        rows.append((f"**{source['name']}**", *[""] * (len(MADE_COLUMNS) - 1)))
+        made = (
+            ("the original files", None, source["original_bytes_per_hour"], "the original file"),
+            ("the clip store", *_cpu_and_bytes(source["prepare"]), "its clip store"),
+            ("a JPEG file a frame", *_cpu_and_bytes(source["extract_frames"]), "a JPEG file a frame"),
+        )
+        for name, cpu_s, num_bytes, key in made:
+            a_frame = f"{source['bytes_per_frame'][key]:,.0f}"
+            rows.append((name, "-" if cpu_s is None else f"{cpu_s:.0f}", f"{num_bytes / 1e6:,.0f}", a_frame))
+    return rows
+
+
+def _cpu_and_bytes(made: dict[str, float]) -> tuple[float, float]:
+    return made["cpu_s_per_hour"], made["bytes_per_hour"]

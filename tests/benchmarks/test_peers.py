@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_data import numbered_video, numbers, smooth_video
 
+from benchmarks import tables
 from benchmarks.peers import __main__ as main
 from benchmarks.peers import contenders, curves, side_by_side
 from benchmarks.peers.contenders import PEERS, find_peers, make_batches
@@ -204,13 +205,8 @@ def test_the_table_tells_every_contender_and_what_preparing_costs(small_result):
         low, high = row["load"]["cpu_ms_quartiles"]
         assert 0 < low <= row["load"]["cpu_ms"] <= high
         assert row["name"] != "slicfast" or row["load"]["ratio"] == 1
-    assert markdown_of(small_result).count("\n") == len(rows) + 1
-
-
-def markdown_of(result: dict) -> str:
-    from benchmarks import tables
-
-    return tables.TABLES["peers"](result)
+    assert tables.TABLES["peers"](small_result).count("\n") == len(rows) + 1
+    assert tables.TABLES["peers-made"](small_result).count("\n") == 1 + 2 * 4
 
 
 def test_costs_along_curves_have_a_value_a_contender_and_place(smooth):
@@ -225,6 +221,10 @@ def test_costs_along_curves_have_a_value_a_contender_and_place(smooth):
     assert curve["x"] == [1, 2] and len(curve["store_open_ms"]) == 2
     assert set(curve["series"]) == {"slicfast", "PyAV"}
     assert all(len(series["cpu_ms"]) == 2 for series in curve["series"].values())
+    table = tables.TABLES["peers-curves"](result).splitlines()
+    assert table[0] == "| CPU ms a clip | slicfast | PyAV |" and table[2].startswith(
+        "| stride, 1 to 2 frames |"
+    )
 
 
 def test_charts_are_drawn_the_same_from_the_same_json(small_result, tmp_path):
