@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.contenders import OURS
+from benchmarks.peers.contenders import FAST, OURS
 
 INK = "#7f858c"  # as far from white as from black
 COLOURS = {
     OURS: "#e8590c",
+    FAST: "#e8590c",
     "torchcodec": "#1c7ed6",
     "PyAV": "#37a350",
     "decord": "#9c5fd6",

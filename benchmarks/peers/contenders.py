@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ PEERS = {
     "OpenCV": ("opencv_peer", "OpenCVPeer", "pip install opencv-python-headless"),
     "authors' way": ("authors", "AuthorsPeer", "pip install pillow torchvision"),
 }
-OURS = "slicfast"
+OURS, FAST = "slicfast", "slicfast, fast colour"
 
 
 def find_peers(config: Config) -> tuple[dict[str, Peer], dict[str, str]]:
@@ -40,11 +41,21 @@ def find_peers(config: Config) -> tuple[dict[str, Peer], dict[str, str]]:
     return peers, missing
 
 
-def contenders(config: Config, corpus: Corpus, max_batch: int, peers: dict[str, Peer]) -> dict[str, Peer]:
-    """slicfast over the corpus's store, then the peers."""
+def contenders(
+    config: Config, corpus: Corpus, max_batch: int, peers: Mapping[str, Peer], with_fast: bool = False
+) -> dict[str, Peer]:
+    """slicfast over the corpus's store, as configured and perhaps with `augment.colour: fast`; the peers."""
     from benchmarks.peers.slicfast_peer import SlicfastPeer
 
-    return {OURS: SlicfastPeer(config, corpus.store, max_batch), **peers}
+    ours = {OURS: config}
+    if with_fast:
+        ours[FAST] = config.model_copy(
+            update={"augment": config.augment.model_copy(update={"colour": "fast"})}
+        )
+    return {
+        **{name: SlicfastPeer(own, corpus.store, max_batch, name) for name, own in ours.items()},
+        **peers,
+    }
 
 
 def make_batches(config: Config, corpus: Corpus, num_clips: int, batch_size: int) -> list[Clips]:
