@@ -13,6 +13,7 @@ from benchmarks.peers.peer import Clips, Peer
 from slicfast.config import Config
 from slicfast.data.augment import draw, uniforms
 from slicfast.data.requests import Role, frame_indices, make_requests
+from slicfast.errors import DataError
 
 INSTALL = 'pip install -c requirements/constraints-cpu.txt -e ".[peers]"'
 
@@ -69,7 +70,10 @@ def make_batches(config: Config, corpus: Corpus, num_clips: int, batch_size: int
     order = np.random.default_rng(0).permutation(num_clips)  # no video always at its start
     last_N = store.num_frames[video_N].astype(np.int64) - data.clip_span
     if last_N.min() < 0:
-        raise ValueError(f"{corpus.name}: a video is shorter than a clip of {data.clip_span} frames")
+        shortest = int(store.num_frames[video_N].min())
+        raise DataError(
+            f"{corpus.name}: a video has {shortest} frames, a clip {data.clip_span}; leave out such videos"
+        )
     place_N = (order + uniforms(np.arange(num_clips, dtype=np.uint64), 1)[:, 0]) / num_clips
     requests = make_requests(
         video_N,

@@ -18,6 +18,7 @@ from benchmarks.peers.measuring import measure_contenders
 from benchmarks.peers.peer import Peer
 from slicfast.config import Config
 from slicfast.data.store import ClipStore
+from slicfast.errors import DataError
 
 LENGTHS, STRIDES = (8, 16, 32, 64), (1, 2, 4, 8)
 SIZES = ((160, 120), (640, 480))  # and between them SIZE
@@ -83,7 +84,10 @@ def measure_curves(
         curve["store_open_ms"].append(_open_ms(point.corpus.store.path))
         batches = make_batches(point.config, point.corpus, num_clips, BATCH_SIZE)
         found = contenders(point.config, point.corpus, BATCH_SIZE, peers)
-        for row in measure_contenders(found, batches, num_runs=num_runs, stages=("load",)):
+        rows, failed = measure_contenders(found, batches, num_runs=num_runs, stages=("load",))
+        if failed:
+            raise DataError("; ".join(failed))
+        for row in rows:
             series = curve["series"].setdefault(row["name"], {"cpu_ms": [], "cpu_ms_quartiles": []})
             for key in series:
                 series[key].append(row["load"][key])

@@ -56,6 +56,8 @@ def side_by_side(
         corpus = make()
         say(f"side by side: measuring {corpus.name}")
         sources.append(measure_source(config, peers, corpus, num_runs=num_runs))
+        for line in sources[-1]["failed"]:
+            say(line)
     return {
         "clip": [config.data.clip_length, config.data.crop_size, config.data.crop_size],
         "num_clips": NUM_CLIPS,
@@ -77,7 +79,7 @@ def measure_source(
     """Every contender over one kind of video, with what its store, and its JPEG frames, took to make."""
     batches = make_batches(config, corpus, num_clips, batch_size)
     found = contenders(config, corpus, batch_size, peers, with_fast=True)
-    rows = measure_contenders(found, batches, num_runs=num_runs)
+    rows, failed = measure_contenders(found, batches, num_runs=num_runs)
     num_frames = int(corpus.store.num_frames.sum())
     assert corpus.prepared is not None and corpus.extracted is not None
     ours_ms = next(row["load"]["cpu_ms"] for row in rows if row["name"] == OURS)
@@ -99,6 +101,7 @@ def measure_source(
         "extract_frames": _an_hour(corpus.extracted, corpus.video_s),
         "original_bytes_per_hour": 3600 * corpus.file_bytes / corpus.video_s,
         "contenders": rows,
+        "failed": failed,
     }
 
 

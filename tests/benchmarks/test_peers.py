@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,12 +15,13 @@ from small_data import numbered_video, numbers, smooth_video
 
 from benchmarks import tables
 from benchmarks.peers import __main__ as main
-from benchmarks.peers import contenders, curves, side_by_side
+from benchmarks.peers import contenders, curves, measuring, side_by_side
 from benchmarks.peers.contenders import PEERS, find_peers, make_batches
 from benchmarks.peers.corpus import CODINGS, Corpus, corpus_of, encode, lengthened, multiplied
 from benchmarks.peers.factors import Factors
 from slicfast.config import AugmentConfig, Config
 from slicfast.data.augment import colour_matrix, draw
+from slicfast.errors import DataError
 
 SIZE = (96, 64)
 NUM_FRAMES = 130  # beyond a key frame of either coding
@@ -226,6 +228,24 @@ def test_costs_along_curves_have_a_value_a_contender_and_place(smooth):
     assert table[0] == "| CPU ms a clip | slicfast | PyAV |" and table[2].startswith(
         "| stride, 1 to 2 frames |"
     )
+
+
+def test_a_peer_that_cannot_read_the_videos_is_left_out_and_named(smooth):
+    config = config_of()
+    peers, _ = find_peers(config)
+    everyone = contenders.contenders(config, smooth, 2, {name: peers[name] for name in ("PyAV", "OpenCV")})
+    (batch,) = make_batches(config, smooth, 2, 2)
+    broken = replace(batch, files=[smooth.folders[0] / "000000.txt"] * 2)
+    rows, failed = measuring.measure_contenders(everyone, [broken], num_runs=1, stages=("load",))
+    assert [row["name"] for row in rows] == ["slicfast"]
+    assert [line.split(" (")[0] for line in failed] == [
+        f"{name} cannot read these videos" for name in ("PyAV", "OpenCV")
+    ]
+
+
+def test_videos_shorter_than_a_clip_are_refused_in_a_line(smooth):
+    with pytest.raises(DataError, match="h264: a video has 40 frames, a clip 64; leave out such videos"):
+        make_batches(Config.from_dict({"data": {"clip_length": 64}}), smooth, 2, 2)
 
 
 def test_charts_are_drawn_the_same_from_the_same_json(small_result, tmp_path):
