@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Processor flags, as Linux names them, of native bf16 arithmetic: AMX and AVX-512 on x86, bf16 on Arm.
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+ONEDNN_ISA = "DNNL_MAX_CPU_ISA"  # the variable by which oneDNN is told how far it may go
 MIN_BF16_CAPABILITY = (8, 0)  # CUDA compute capability (Ampere)
 
 # Kept referenced for the life of the process: torch drops the operators of a library that is collected.
@@ -36,6 +37,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(one_of("device", name, ("auto", "cpu", "cuda")))
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        cap_onednn()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise MachineError(f"device 'cuda' was asked for, but {_why_no_gpu()}")
@@ -67,20 +69,37 @@ def native_bf16(device: torch.device) -> bool:
         import torch
 
         return torch.cuda.get_device_capability(device) >= MIN_BF16_CAPABILITY
-    return bool(BF16_FLAGS & cpu_flags())
+    capped = os.environ.get(ONEDNN_ISA, "").upper() in ("SSE41", "AVX", "AVX2")
+    return bool(BF16_FLAGS & cpu_flags()) and not capped
+
+
+def cap_onednn() -> None:
+    """Keep oneDNN to AVX2 on AMD processors, unless the environment says otherwise; before its first use.
+
+    With torch 2.13's oneDNN the backward pass of small 3-D convolutions overwrites memory on an AMD EPYC with
+    AVX-512 (`free(): invalid next size`), and bf16 gradients come out as numbers above 1e6 now and then. Held
+    to AVX2 it does neither; what AVX-512 had to offer for bf16 goes with it.
+    """
+    if cpu_field("vendor_id") == "AuthenticAMD":
+        os.environ.setdefault(ONEDNN_ISA, "AVX2")
 
 
 def cpu_flags() -> frozenset[str]:
     """Feature flags of the first processor; empty where the system does not list them."""
+    return frozenset(cpu_field("flags", "Features").split())
+
+
+def cpu_field(*names: str) -> str:
+    """What the system says of the first processor under one of these names; empty where it does not."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
+        return ""
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        if key.strip() in names:
+            return value.strip()
+    return ""
 
 
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:

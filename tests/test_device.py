@@ -53,6 +53,9 @@ def test_auto_precision_follows_the_processor(
     flags: str, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "AVX2")
+    assert not device.native_bf16(CPU)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA")
     assert device.native_bf16(CPU) is native
     assert device.autocast_dtype(CPU, "auto") == (torch.bfloat16 if native else None)
     assert device.autocast_dtype(CPU, "bf16") == torch.bfloat16
@@ -107,3 +110,17 @@ def test_missing_dali_gives_the_line_that_installs_it(monkeypatch: pytest.Monkey
 def test_dali_build_goes_with_torch(cuda: str | None, build: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", cuda)
     assert device.dali_install_line() == f"pip install nvidia-dali-{build}==2.4.0"
+
+
+@pytest.mark.parametrize(("vendor", "cap"), [("AuthenticAMD", "AVX2"), ("GenuineIntel", None), ("", None)])
+def test_onednn_is_held_to_avx2_on_amd_alone(
+    vendor: str, cap: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cpu_field", lambda *names: vendor)
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "ALL")
+    device.cap_onednn()
+    assert os.environ["DNNL_MAX_CPU_ISA"] == "ALL"
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA")
+    device.resolve_device("cpu")
+    assert os.environ.get("DNNL_MAX_CPU_ISA") == cap
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
