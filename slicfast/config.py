@@ -210,6 +210,14 @@ class TrainConfig(Section):
     num_torch_threads: NonNegativeInt = 0  # 0: torch's choice
 
 
+class LoggingConfig(Section):
+    """Curves beside metrics.jsonl, which is always written."""
+
+    tensorboard: bool = False  # event files in the run folder's tensorboard/
+    wandb_project: str | None = None  # log to this project of Weights & Biases; WANDB_MODE=offline works too
+    wandb_name: str | None = None  # None: the run folder's name
+
+
 class Config(Section):
     seed: NonNegativeInt = 0
     data: DataConfig = DataConfig()
@@ -223,6 +231,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     eval: EvalConfig = EvalConfig()
     train: TrainConfig = TrainConfig()
+    logging: LoggingConfig = LoggingConfig()
     probe: ProbeConfig = ProbeConfig()
 
     @model_validator(mode="after")

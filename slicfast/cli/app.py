@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, data, evaluate, machine, profile, report, store, train, use
+from slicfast.cli import bench, compare, data, evaluate, machine, profile, report, store, train, use
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = (
@@ -19,6 +19,8 @@ ORDER = (
     "embed",
     "search",
     "report",
+    "export",
+    "compare",
     "bench",
     "profile",
     "doctor",
@@ -72,6 +74,7 @@ train.register(app)
 evaluate.register(app)
 use.register(app)
 report.register(app)
+compare.register(app)
 bench.register(app)
 profile.register(app)
 machine.register(app)

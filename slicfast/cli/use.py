@@ -1,4 +1,4 @@
-"""`slicfast embed` and `slicfast search`: vectors of any videos, and the videos nearest to one."""
+"""`slicfast embed`, `search` and `export`: vectors of any videos, the nearest to one, networks for others."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def register(app: typer.Typer) -> None:
             ("slicfast search index.npz match.mkv --start 12 --end 15", "look for these three seconds"),
         )
     )(search)
+    app.command(
+        epilog=examples(
+            ("slicfast export runs/demo --to onnx -o encoder.onnx", ""),
+            (
+                "slicfast export runs/demo --to safetensors -o encoder.safetensors",
+                "every command reads it",
+            ),
+        )
+    )(export)
 
 
 def embed(
@@ -158,6 +167,34 @@ def search(
         f"{query} in {opened.num_rows} rows of {len(opened.table.ids)} videos",
         ("video", "similarity", "from", "to"),
         [(hit.id, f"{hit.similarity:.4f}", clock(hit.start_s), clock(hit.end_s)) for hit in hits],
+    )
+
+
+def export(
+    run: RunArgument,
+    to: Annotated[
+        Literal["safetensors", "onnx", "torchscript"], typer.Option("--to", help="The form to write.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    features: Annotated[
+        Literal["pooled", "projection"] | None,
+        typer.Option(
+            help="pooled: the backbone alone; projection: the whole encoder, safetensors' default.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a trained network for other programs, with what they must know to feed it.
+
+    The file is checked against the original on random clips; one that computes otherwise is not kept.
+    """
+    from slicfast.export.export import export_model
+
+    made = export_model(run, to, output, features)
+    sizes = "any frames, rows and columns" if made.free_sizes else "clips of the trained size"
+    say(
+        f"{output}: {made.features} ({made.dim}), {made.num_bytes / 2**20:.1f} MiB, any batch, {sizes};"
+        f" largest error on random clips {made.max_error:.1e} (features reach {made.largest:.2g})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import torch
 
 from slicfast.assignment import Assignment
 from slicfast.config import Config
-from slicfast.engine.encoder import VideoEncoder, build_encoder
+from slicfast.engine.encoder import NoProjection, VideoEncoder, build_encoder
 from slicfast.errors import DataError, RunError
 from slicfast.records import write_atomically
 
 FORMAT = "slicfast-checkpoint"
 VERSION = 1
+EXPORT_FORMAT = "slicfast-encoder"  # of a safetensors file's metadata
+EXPORT_VERSION = 1
 
 
 @dataclass
@@ -74,11 +77,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; nothing but tensors and plain values is accepted from the file.
+    """Read a checkpoint, or the weights and configuration that `slicfast export --to safetensors` wrote.
+
+    Nothing but tensors and plain values is accepted from the file.
 
     Raises DataError for a missing, damaged or foreign file.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        return _load_exported(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
@@ -104,6 +111,31 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         fields["assignment"] = Assignment(tuple(saved["ids"]), saved["labels"].numpy(), saved["epoch"])
     fields["video_ids"] = tuple(values["video_ids"])
     return Checkpoint(**fields)
+
+
+def read_epoch(path: Path) -> int:
+    """The epoch a checkpoint stands at, without reading its weights. Raises DataError as load_checkpoint."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(values["epoch"])
+    except Exception:  # load_checkpoint says what is wrong with it
+        return load_checkpoint(path).epoch
+
+
+def _load_exported(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = file.metadata() or {}
+            if note.get("format") != EXPORT_FORMAT or note.get("version") != str(EXPORT_VERSION):
+                raise DataError(f"{path} is not an encoder that this slicfast exported")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Checkpoint(config=json.loads(note["config"]), model=tensors)
+    except FileNotFoundError:
+        raise DataError(f"no checkpoint at {path}") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is not a readable safetensors file ({error})") from None
 
 
 def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: str | Path) -> None:
@@ -153,7 +185,13 @@ def find_checkpoint(path: str | Path) -> Path:
 def load_model(path: str | Path) -> VideoEncoder:
     """The encoder of a run folder or checkpoint, in evaluation mode, on the CPU."""
     file = find_checkpoint(path)
-    checkpoint = load_checkpoint(file)
-    encoder = build_encoder(Config.from_dict(checkpoint.config, source=str(file)).model)
-    load_weights(encoder, checkpoint.model, file)
-    return encoder.eval()
+    return encoder_of(load_checkpoint(file), file).eval()
+
+
+def encoder_of(checkpoint: Checkpoint, source: str | Path) -> VideoEncoder:
+    """The network of a checkpoint; of an exported backbone, one whose projection says that it is missing."""
+    encoder = build_encoder(Config.from_dict(checkpoint.config, source=str(source)).model)
+    if not any(name.startswith("projection.") for name in checkpoint.model):
+        encoder.projection = NoProjection()
+    load_weights(encoder, checkpoint.model, source)
+    return encoder

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from slicfast.config import ModelConfig
+from slicfast.errors import ConfigError
 from slicfast.models.heads import Projection
 from slicfast.models.registry import create_backbone
 
@@ -44,6 +45,13 @@ class VideoEncoder(nn.Module):
     def forward_both(self, clips_NCTHW: torch.Tensor) -> Features:
         pooled = self.forward_features(clips_NCTHW)
         return Features(pooled, self.projection(pooled))
+
+
+class NoProjection(nn.Module):
+    """Stands for the projection of a network that was exported without it."""
+
+    def forward(self, pooled_NF: torch.Tensor) -> torch.Tensor:
+        raise ConfigError("this network was exported without its projection; use its pooled features")
 
 
 def build_encoder(config: ModelConfig) -> VideoEncoder:

@@ -26,8 +26,8 @@ from slicfast.data.file_clips import Piece, read_clips
 from slicfast.data.file_sources import ArraySource, ClipPlan, FileSource, Source, VideoFacts
 from slicfast.data.store_format import StoreSettings
 from slicfast.device import autocast_dtype, num_cores, resolve_device
-from slicfast.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, weights_fingerprint
-from slicfast.engine.encoder import VideoEncoder, build_encoder
+from slicfast.engine.checkpoint import encoder_of, find_checkpoint, load_checkpoint, weights_fingerprint
+from slicfast.engine.encoder import VideoEncoder
 from slicfast.errors import ConfigError, DataError, one_of
 
 logger = logging.getLogger("slicfast")
@@ -115,9 +115,7 @@ class Encoder:
         file = find_checkpoint(path)
         checkpoint = load_checkpoint(file)
         config = Config.from_dict(checkpoint.config, source=str(file))
-        network = build_encoder(config.model)
-        load_weights(network, checkpoint.model, file)
-        return cls(network, config, device, source=file)
+        return cls(encoder_of(checkpoint, file), config, device, source=file)
 
     def fingerprint(self, features: FeatureKind = "projection") -> str:
         """A checksum of the weights that make these features: 16 hexadecimal digits."""

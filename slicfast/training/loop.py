@@ -34,6 +34,7 @@ from slicfast.training.meter import Meter
 from slicfast.training.rounds import is_due, recluster
 from slicfast.training.session import Opener, Session, open_session
 from slicfast.training.signals import Signals, watch_signals
+from slicfast.training.trackers import open_trackers, require_trackers
 from slicfast.training.validation import validate
 
 logger = logging.getLogger("slicfast")
@@ -82,6 +83,7 @@ def train(
     Raises:
         SlicfastError: one line for whatever the configuration, the data or the machine lacks.
     """
+    require_trackers(config.logging)
     run = RunFolder(run_dir)
     ranks = read_environment()
     device = resolve_device(config.train.device)
@@ -95,7 +97,10 @@ def train(
             return _take_one_step(session)
         if ranks.is_main:
             run.create(config.to_yaml())
+            session.trackers = open_trackers(config, run, session.state.global_step)
             session.metrics = MetricsWriter(run.metrics, session.state.metrics_bytes)
+            if session.trackers is not None:
+                session.trackers.replay(run.metrics, session.state.global_step)
         # Only now: until there is something to save, a signal ends the process at once.
         capture = None if window is None else Capture(window, device)
         with run.logging_to_file(ranks.is_main), watch_signals() as signals:
@@ -106,6 +111,8 @@ def train(
                     capture.close()
                 if session.metrics is not None:
                     session.metrics.close()
+                if session.trackers is not None:
+                    session.trackers.close()
 
 
 def _run(session: Session, signals: Signals, max_steps: int | None, capture: Capture | None) -> TrainResult:

@@ -31,6 +31,7 @@ from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
 from slicfast.training.running_bank import RunningBank
 from slicfast.training.terms import StepLoss, slic_loss
+from slicfast.training.trackers import TrackerThread
 
 logger = logging.getLogger("slicfast")
 
@@ -43,6 +44,9 @@ FREE_KEYS = frozenset(
         "data.max_bad_share",
         "eval.interval",
         "eval.batch_size",
+        "logging.tensorboard",
+        "logging.wandb_project",
+        "logging.wandb_name",
         "train.epochs",
         "train.init_from",
         "train.log_interval",
@@ -86,12 +90,15 @@ class Session:
     label_of_row: npt.NDArray[np.int64]
     is_stochastic: bool = False  # the network itself draws random numbers (dropout)
     metrics: MetricsWriter | None = None
+    trackers: TrackerThread | None = None
     bank: RunningBank | None = None  # where cluster.bank is running
 
     def write_metrics(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; only rank 0 has one."""
         if self.metrics is not None:
             self.metrics.write(kind, self.state.global_step, values)
+        if self.trackers is not None:
+            self.trackers.write(kind, self.state.global_step, values)
 
     def use_assignment(self, assignment: Assignment) -> None:
         """Sample positives and choose negatives by these labels, joined by video id."""

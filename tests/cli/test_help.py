@@ -22,6 +22,8 @@ COMMANDS = (
     ("embed",),
     ("search",),
     ("report",),
+    ("export",),
+    ("compare",),
     ("bench",),
     ("bench", "loader"),
     ("bench", "step"),
@@ -34,7 +36,10 @@ COMMANDS = (
 def test_help_names_every_command_in_the_order_of_use(slicfast: Callable) -> None:
     shown = slicfast("--help")
     assert shown.code == 0
-    names = ("synth", "prepare", "train", "eval", "embed", "search", "report", "bench", "doctor")
+    names = (
+        *("synth", "prepare", "train", "eval", "embed", "search", "report", "export", "compare"),
+        *("bench", "doctor"),
+    )
     places = [shown.out.index(f"│ {name} ") for name in names]
     assert places == sorted(places)
     assert "slicfast train configs/demo.yaml" in shown.out
@@ -48,7 +53,9 @@ def test_every_command_explains_itself(command: tuple[str, ...], slicfast: Calla
     assert slicfast(*command, "-h").out == shown.out
 
 
-@pytest.mark.parametrize("command", ["synth", "prepare", "train", "eval retrieval", "embed", "search"])
+@pytest.mark.parametrize(
+    "command", ["synth", "prepare", "train", "eval retrieval", "embed", "search", "export", "compare"]
+)
 def test_help_ends_with_commands_to_copy(command: str, slicfast: Callable) -> None:
     assert f"slicfast {command} " in slicfast(*command.split(), "--help").out.partition("Example")[2]
 

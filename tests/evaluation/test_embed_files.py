@@ -16,7 +16,7 @@ from small_data import smooth_video, write_video
 from small_network import write_checkpoint
 
 from slicfast.engine.video_embedding import Encoder
-from slicfast.errors import ConfigError, DataError, RunError
+from slicfast.errors import ConfigError, DataError, MachineError, RunError
 from slicfast.evaluation import partial_features
 from slicfast.evaluation.embed_files import embed_files, find_videos
 from slicfast.evaluation.features_file import FeaturesFile
@@ -227,9 +227,10 @@ def test_a_foreign_or_damaged_features_file_is_named(content, tmp_path):
         FeaturesFile(path)
 
 
-def test_missing_pyarrow_is_said_before_anything_is_done(encoder, tmp_path, slicfast_without):
-    finished = slicfast_without("pyarrow", "embed", "nowhere", "x.mp4", "-o", tmp_path / "f.parquet")
-    assert finished == "slicfast: error: parquet needs pyarrow; run pip install 'slicfast[parquet]'\n"
+def test_missing_pyarrow_is_said_before_anything_is_done(encoder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # what an import then finds: nothing
+    with pytest.raises(MachineError, match=r"parquet needs pyarrow; run pip install 'slicfast\[parquet\]'"):
+        embed_files(encoder, [], tmp_path / "f.parquet")
 
 
 def test_lines_that_outlived_their_vectors_do_not_count(encoder, folder, tmp_path):

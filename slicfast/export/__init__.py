@@ -1,0 +1,1 @@
+"""A trained network for other programs: safetensors, ONNX, TorchScript (floor 4)."""
