@@ -153,6 +153,20 @@ def peers_curves(results: dict[str, Any]) -> str:
     return markdown(curves.columns(results), curves.table_rows(results))
 
 
+def search(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(each["queries"]),
+            f"{each['cpu_ms'] / 1e3:.2f}",
+            f"{each['wall_ms'] / 1e3:.2f}",
+            f"{each['memory_mb']}",
+        ]
+        for each in results["searches"]
+    ]
+    what = f"queries, {results['rows']:,} x {results['dim']}, k = {results['k']}"
+    return markdown([what, "CPU s", "wall s", "MiB of memory"], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -169,6 +183,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "validation-stall": validation_stall,
     "peers-made": peers_made,
     "peers-curves": peers_curves,
+    "search": search,
 }
 RESULT_OF = {"peers-made": "peers"}  # tables drawn from the result of another kind
 

@@ -170,6 +170,8 @@ class FeaturesFile:
             raise DataError(f"{self.path} is not a features file of `slicfast embed` ({reason})") from None
 
     def _read_npz(self) -> None:
+        if not zipfile.is_zipfile(self.path):
+            raise ValueError("not an .npz file")
         with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             self.table = FeatureTable(
                 meta=_checked(json.loads(str(found["meta"])), self.path),

@@ -69,7 +69,7 @@ def similarities(index: FeaturesFile, queries_QD: Float32, block_rows: int = BLO
         norm_B = np.sqrt(np.einsum("bd,bd->b", block_BD, block_BD))
         product_QB = queries_QD @ block_BD.T
         scores_QN[:, first : first + len(block_BD)] = product_QB / np.where(norm_B > 0, norm_B, 1)
-    return scores_QN
+    return np.clip(scores_QN, -1, 1, out=scores_QN)
 
 
 def _unit(rows_ND: Float32) -> Float32:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import threading
 from collections.abc import Callable
 from importlib import import_module
@@ -78,7 +79,7 @@ class Wandb:
     def __init__(self, run: RunFolder, config: Config) -> None:
         wandb: Any = import_module("wandb")
         file = run.path / "wandb-id"
-        known = file.read_text(encoding="utf-8").strip() if file.exists() else wandb.util.generate_id()
+        known = file.read_text(encoding="utf-8").strip() if file.exists() else secrets.token_hex(4)
         try:
             self._run = wandb.init(
                 project=config.logging.wandb_project,
