@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import slicfast.models
+from slicfast.device import native_bf16
 from slicfast.errors import ConfigError
 from slicfast.models.resnet3d import ResNet3D, scaled_channels
 
@@ -131,6 +132,8 @@ def test_convolutions_start_at_kaimings_deviation():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
 def test_channels_last_is_kept_at_every_stage(name, precision):
+    if precision == torch.bfloat16 and not native_bf16(torch.device("cpu")):
+        pytest.skip("bf16 is not native here: torch computes it in another way, which forgets the layout")
     model = small(name, max_pool=True).to(memory_format=torch.channels_last_3d)
     # Sizes of 1 have ambiguous strides, so the last stage must be left with more; and below 17 clips torch
     # takes another float32 kernel for a 1 x 1 x 1 convolution on one thread, which forgets the layout.
