@@ -17,7 +17,7 @@ from slicfast.data import file_clips
 from slicfast.data.catalog import read_catalog
 from slicfast.data.file_clips import read_clips
 from slicfast.data.file_sources import ArraySource, ClipPlan, FileSource
-from slicfast.data.prepare import prepare
+from slicfast.data.prepare import StoreSettings, prepare
 from slicfast.data.sampling import evenly_spaced
 from slicfast.data.store import ClipStore
 from slicfast.engine.embedding import embed_videos, encoder_extractor, evaluation_loader
@@ -52,7 +52,7 @@ def paths_of(folder):
 
 @pytest.mark.parametrize("features", ["pooled", "projection"])
 def test_the_same_vectors_as_from_a_store(features, videos, encoder, tmp_path):
-    prepare(read_catalog(videos), tmp_path / "store", workers=1)
+    prepare(read_catalog(videos), tmp_path / "store", StoreSettings(quality=100), workers=1)
     store = ClipStore(tmp_path / "store")
     config = Config.load(None, [*SMALL_NETWORK, f"data.store={store.path}"])
     device = torch.device("cpu")
@@ -68,11 +68,13 @@ def test_the_same_vectors_as_from_a_store(features, videos, encoder, tmp_path):
     found = encoder.embed([videos / video_id for video_id in store.ids()], features)
     assert found.shape == banks[features].shape
     wanted = banks[features].numpy()
-    # Directions about the mean: with a network untrained, all videos look alike in their common part.
-    cosines = torch.cosine_similarity(
-        torch.from_numpy(found - wanted.mean(0)), torch.from_numpy(wanted - wanted.mean(0))
-    )
-    assert cosines.min() > 0.95, cosines
+    # Directions about the mean: with a network untrained, all videos look alike in their common part. What the
+    # store's JPEG changes weighs more in some random networks than in others, so most rows must agree
+    # closely, and each must be nearest to its own.
+    found_ND, wanted_ND = (torch.from_numpy(rows - wanted.mean(0)) for rows in (found, wanted))
+    cosines_NN = torch.cosine_similarity(found_ND[:, None], wanted_ND[None], dim=2)
+    assert cosines_NN.argmax(dim=1).tolist() == list(range(len(store))), cosines_NN
+    assert cosines_NN.diagonal().median() > 0.95, cosines_NN
 
 
 def test_a_video_alone_gets_what_it_gets_among_others(videos, encoder):
