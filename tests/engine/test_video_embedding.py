@@ -68,8 +68,8 @@ def test_the_same_vectors_as_from_a_store(features, videos, encoder, tmp_path):
     found = encoder.embed([videos / video_id for video_id in store.ids()], features)
     assert found.shape == banks[features].shape
     wanted = banks[features].numpy()
-    # Directions about the mean: with a network untrained, all videos look alike in their common part. What the
-    # store's JPEG changes weighs more in some random networks than in others, so most rows must agree
+    # Directions about the mean: with a network untrained, all videos look alike in their common part. What
+    # the store's JPEG changes weighs more in some random networks than in others, so most rows must agree
     # closely, and each must be nearest to its own.
     found_ND, wanted_ND = (torch.from_numpy(rows - wanted.mean(0)) for rows in (found, wanted))
     cosines_NN = torch.cosine_similarity(found_ND[:, None], wanted_ND[None], dim=2)
