@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,22 +81,3 @@ def gliding_store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     prepare_flow(catalog, folder / "store", workers=1)
     prepare_flow(catalog, folder / "store", "both", workers=1)
     return ClipStore(folder / "store")
-
-
-@pytest.fixture
-def slicfast_without() -> Callable[..., str]:
-    """slicfast_without("pyarrow", "embed", ...) -> standard error where it cannot be imported."""
-
-    def call(missing: str, *arguments: object) -> str:
-        code = f"import sys; sys.modules[{missing!r}] = None; from slicfast.cli import main; main()"
-        finished = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        )
-        assert finished.returncode != 0, finished.stdout
-        return finished.stderr
-
-    return call
