@@ -19,6 +19,7 @@ ORDER = (
     "embed",
     "search",
     "report",
+    "figures",
     "export",
     "compare",
     "bench",

@@ -27,7 +27,7 @@ from slicfast.report.pictures import EmbeddingPage, embedding_page
 from slicfast.report.results import ResultTable, measure_results, read_results
 from slicfast.report.settings import settings_by_section
 from slicfast.report.thumbnails import Strips
-from slicfast.report.view import MAX_VIDEOS, RunView, embed, open_run
+from slicfast.report.view import MAX_VIDEOS, RunView, embed, open_run, video_classes
 
 NOT_OF_THE_RUN = ("time", "load", "commit")  # of the machine: what makes two pages of one run differ
 
@@ -63,7 +63,7 @@ def write_report(
 
 def render(view: RunView) -> str:
     """The page's text."""
-    class_of = _classes(view)
+    class_of = video_classes(view)
     clusters = describe(view.assignment, class_of) if view.assignment is not None else None
     embedding = embedding_page(view, class_of) if view.embedded is not None else None
     results = _results(view, bool(class_of))
@@ -121,18 +121,6 @@ def _for_script(values: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _classes(view: RunView) -> dict[str, str | None]:
-    """Video id -> class, of every video of the store; empty where none has one."""
-    store = view.store
-    if store is None or not store.label_names:
-        return {}
-    names = store.label_names
-    return {
-        video_id: names[label] if label >= 0 else None
-        for video_id, label in zip(store.ids(), store.label_ids.tolist(), strict=True)
-    }
 
 
 def _results(view: RunView, has_classes: bool) -> list[ResultTable]:

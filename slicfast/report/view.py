@@ -119,6 +119,18 @@ def read_last_assignment(run: RunFolder) -> Assignment | None:
         raise DataError(f"{path} is not an assignment ({error}); remove it, or train again") from None
 
 
+def video_classes(view: RunView) -> dict[str, str | None]:
+    """Video id -> class, of every video of the store; empty where none has one."""
+    store = view.store
+    if store is None or not store.label_names:
+        return {}
+    names = store.label_names
+    return {
+        video_id: names[label] if label >= 0 else None
+        for video_id, label in zip(store.ids(), store.label_ids.tolist(), strict=True)
+    }
+
+
 def load_encoder(view: RunView) -> tuple[VideoEncoder, torch.device]:
     """The run's network in evaluation mode on the device that its configuration asks for."""
     assert view.checkpoint is not None
