@@ -126,7 +126,8 @@ def _document(view: RunView) -> dict[str, Any]:
 
 def curve_figure(panel: Panel, width_in: float) -> Figure:
     """A panel's curves; means of several steps with the range they come from."""
-    figure, axes = _blank(width_in, 0.62)
+    num = len(panel.series)
+    figure, axes = _blank(width_in, 0.62 if num == 1 else 0.68 + 0.07 * -(-num // 2))  # room for the legend
     scale = 100.0 if panel.unit == "%" else 1.0
     for place, series in enumerate(panel.series):
         color, dash = COLORS[place % len(COLORS)], DASHES[place % len(DASHES)]
@@ -143,7 +144,7 @@ def curve_figure(panel: Panel, width_in: float) -> Figure:
     if panel.wants_log:
         axes.set_yscale("log")
     if not alone:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -161,7 +162,7 @@ def cluster_figure(view: RunView, width_in: float) -> Figure:
 
 def recall_figure(document: Mapping[str, Any], width_in: float) -> Figure:
     """R@k with its interval, by protocol and kind of features, from an evaluation."""
-    figure, axes = _blank(width_in, 0.8)
+    figure, axes = _blank(width_in, 0.95)
     place = 0
     for protocol, rows in document["retrieval"].items():
         for kind, row in rows.items():
@@ -191,7 +192,7 @@ def recall_figure(document: Mapping[str, Any], width_in: float) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("k")
     axes.set_ylabel("R@k (%)")
-    axes.legend(fontsize=6)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=5.5)
     return figure
 
 
