@@ -35,6 +35,15 @@ def test_the_site_builds_strictly_and_names_every_key(tmp_path: Path) -> None:
     commands = (tmp_path / "site/commands/index.html").read_text()
     for name in ("prepare", "train", "eval retrieval", "report"):
         assert f"slicfast {name}" in commands
+    assert all(text in page for text in ("event files in the run folder", "<code>str | None</code>"))
+    export = (tmp_path / "site/commands/export/index.html").read_text()
+    for text in (
+        "RUN|CHECKPOINT",
+        "<code>--output, -o</code>",
+        "computes otherwise",
+        "slicfast export runs/demo",
+    ):
+        assert text in export
     assert "fonts.googleapis.com" not in (tmp_path / "site/index.html").read_text()
 
 
