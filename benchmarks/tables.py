@@ -167,6 +167,20 @@ def search(results: dict[str, Any]) -> str:
     return markdown([what, "CPU s", "wall s", "MiB of memory"], rows)
 
 
+def profile(results: dict[str, Any]) -> str:
+    shown = ("forward", "backward", "optimizer", "step")
+    rows = [
+        [
+            f"optim.fused={str(variant['fused']).lower()}",
+            f"{variant['operators_in_optimizer']:.0f}",
+            *(f"{variant['ms_a_step'][span]:.1f}" for span in shown),
+        ]
+        for variant in results["variants"]
+    ]
+    columns = ["", "operators in the optimizer, a step", *(f"{span}, ms" for span in shown)]
+    return markdown(columns, rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -184,6 +198,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers-made": peers_made,
     "peers-curves": peers_curves,
     "search": search,
+    "profile": profile,
 }
 RESULT_OF = {"peers-made": "peers"}  # tables drawn from the result of another kind
 
