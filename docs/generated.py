@@ -1,126 +1,175 @@
-"""MkDocs hook: the pages of commands and of the configuration, made from the program itself at build time."""
+"""MkDocs hook: a page a command and the configuration's reference, made from the program at build time.
+
+Nothing of them is typed: commands describe themselves, and what config.py says beside a key stands there.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
-import io
+import json
 import re
-import textwrap
-import tokenize
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
 
+import slicfast.config
 from slicfast.cli.app import app
 from slicfast.config import Config, Section
 
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the generated pages to those that lie in docs/, and the commands' to the navigation."""
-    pages = command_pages()
-    rows = [f"| [`{name}`]({file}) | {summary} |" for name, (file, summary, _) in pages.items()]
-    index = "# Commands\n\n| command | |\n|---|---|\n" + "\n".join(rows) + "\n"
-    files.append(File.generated(config, "commands.md", content=index))
-    for file, _, content in pages.values():
-        files.append(File.generated(config, file, content=content))
+    """Add the generated pages, and the charts that pages show, to what lies in docs/."""
+    files.append(File.generated(config, "commands/index.md", content=overview()))
+    for path, command in commands():
+        files.append(File.generated(config, f"commands/{page_of(path)}", content=command_page(path, command)))
     files.append(File.generated(config, "configuration.md", content=configuration()))
-    for entry in config["nav"]:
-        if "Commands" in entry:
-            entry["Commands"] = ["commands.md", *({name: page[0]} for name, page in pages.items())]
+    for chart in RESULTS.glob("*.svg"):
+        files.append(File.generated(config, f"results/{chart.name}", abs_src_path=str(chart)))
     return files
 
 
-def command_pages() -> dict[str, tuple[str, str, str]]:
-    """By command: its page's file, its first sentence, and the page."""
-    pages: dict[str, tuple[str, str, str]] = {}
-
-    def describe(command: Any, words: tuple[str, ...]) -> None:
-        for name, inner in getattr(command, "commands", {}).items():
-            describe(inner, (*words, name))
-        if not hasattr(command, "commands"):
-            text = inspect.cleandoc(command.help or "")
-            summary = " ".join(text.partition("\n\n")[0].split()).replace("|", "&#124;")
-            pages[" ".join(words)] = (
-                f"commands/{'-'.join(words[1:])}.md",
-                summary,
-                command_page(command, words),
-            )
-
-    describe(typer.main.get_command(app), ("slicfast",))
-    return pages
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Results' charts are on the site; other links into the repository are for those who read it there."""
+    markdown = re.sub(r"(!\[[^\]]*\])\(\.\./benchmarks/results/", r"\1(results/", markdown)
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
-def command_page(command: Any, words: tuple[str, ...]) -> str:
-    """Usage, arguments, options with their defaults, and examples, as the command line defines them."""
-    path = " ".join(words)
-    context = command.make_context(path, [], resilient_parsing=True)
-    usage = " ".join(command.collect_usage_pieces(context))
-    parts = [f"# {path}", inspect.cleandoc(command.help or ""), f"```text\n{path} {usage}\n```"]
+def commands() -> Iterator[tuple[str, Any]]:
+    """("slicfast eval all", the command) and so on, in the order of the help."""
+
+    def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield path, command
+            return
+        for name in command.list_commands(None):
+            yield from walk(inner[name], f"{path} {name}")
+
+    yield from walk(typer.main.get_command(app), "slicfast")
+
+
+def page_of(path: str) -> str:
+    """The file of a command's page in commands/."""
+    return f"{path.removeprefix('slicfast ').replace(' ', '-')}.md"
+
+
+def overview() -> str:
+    rows = [f"| [`{path}`]({page_of(path)}) | {_first_line(command)} |" for path, command in commands()]
+    return "# Commands\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def command_page(path: str, command: Any) -> str:
+    """Usage, what it does, arguments and options with their defaults, examples."""
+    usage = " ".join(
+        [path, *(_usage(one) for one in command.params if one.param_type_name == "argument"), "[OPTIONS]"]
+    )
+    parts = [f"# {path}\n", f"```text\n{usage}\n```\n", _plain(command.help or ""), ""]
     for kind, title in (("argument", "Arguments"), ("option", "Options")):
-        rows = [
-            f"| `{', '.join(one.opts) if kind == 'option' else one.metavar or one.name}` |"
-            f" {'required' if one.required else shown(one.default)} |"
-            f" {cell(getattr(one, 'help', None) or '')} |"
-            for one in command.params
-            if one.param_type_name == kind and not getattr(one, "hidden", False)
-        ]
+        rows = [_row(one) for one in command.params if one.param_type_name == kind and not one.hidden]
         if rows:
-            parts.append(f"## {title}\n\n| | default | |\n|---|---|---|\n" + "\n".join(rows))
-    if command.epilog:
-        examples = re.sub(r"\[/?[a-z]+\]", "", inspect.cleandoc(command.epilog)).replace("Examples:", "")
-        lines = [line.strip() for line in examples.splitlines() if line.strip()]
-        parts.append("## Examples\n\n```text\n" + "\n".join(lines) + "\n```")
-    return "\n\n".join(parts) + "\n"
-
-
-def shown(default: Any) -> str:
-    """A default as a table's cell; empty where there is none to name."""
-    return "" if default is None or default in ((), [], False) or callable(default) else f"`{default}`"
-
-
-def cell(text: str) -> str:
-    """Text that may stand in a table's cell."""
-    return " ".join(text.split()).replace("|", "&#124;").replace("<", "&lt;")
-
-
-def configuration() -> str:
-    """A table a section: key, type, default and what config.py says beside it."""
-    parts = ["# Configuration\n"]
-    top = comments(Config)
-    for name, value in Config():
-        section = isinstance(value, Section)
-        says = comments(type(value)) if section else top
-        prefix = f"{name}." if section else ""
-        values = value.model_dump(mode="json") if section else {name: value}
-        told = {key: says.get(key, ("", "")) for key in values}
-        rows = [
-            f"| `{prefix}{key}` | `{told[key][0]}` | `{inner}` | {cell(told[key][1])} |"
-            for key, inner in values.items()
-        ]
-        text = inspect.cleandoc(type(value).__doc__ or "") if section else ""
-        table = "| key | type | default | |\n|---|---|---|---|\n" + "\n".join(rows)
-        parts.append(f"## {name}\n\n{text}\n\n{table}\n")
+            parts += [f"## {title}\n", "| | | unless said |\n|---|---|---|", *rows, ""]
+    shown = _examples(command.epilog or "")
+    if shown:
+        parts += ["## Examples\n", "```text", *shown, "```", ""]
     return "\n".join(parts)
 
 
-def comments(section: type) -> dict[str, tuple[str, str]]:
-    """By key of a class: its type as written, and the comment behind it or on the lines above it."""
-    lines = textwrap.dedent(inspect.getsource(section)).splitlines()
-    found: dict[str, tuple[str, str]] = {}
-    behind = {
-        token.start[0]: (token.string.lstrip("# "), token.line.strip().startswith("#"))
-        for token in tokenize.generate_tokens(io.StringIO("\n".join(lines) + "\n").readline)
-        if token.type == tokenize.COMMENT
-    }
-    above: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        text, alone = behind.get(number, ("", False))
-        if alone:
-            above.append(text)
+def _usage(one: Any) -> str:
+    name = one.metavar or one.name.upper()
+    return name if one.required or name.startswith("[") else f"[{name}]"
+
+
+def _row(one: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts])
+    if one.param_type_name == "argument":
+        names = f"`{_usage(one)}`"
+    default = "" if one.required or one.default is None or one.default is False else f"`{one.default}`"
+    if one.required:
+        default = "required"
+    text = " ".join(_plain(getattr(one, "help", None) or "").split()).replace("|", "&#124;")
+    return f"| {names} | {text} | {default} |"
+
+
+def _plain(text: str) -> str:
+    """Help text without Rich's markup, and safe for Markdown."""
+    return re.sub(r"\[/?[a-z ]*\]", "", inspect.cleandoc(text)).replace("<", "&lt;")
+
+
+def _first_line(command: Any) -> str:
+    return _plain(command.help or "").partition("\n")[0]
+
+
+def _examples(epilog: str) -> list[str]:
+    """`[bold]command[/]  [dim]what[/]` a line, as cli.output.examples writes them."""
+    found = re.findall(r"\[bold\](.*?)\[/\](?:\s*\[dim\](.*?)\[/\])?", epilog)
+    return [f"{command}    # {what}" if what else command for command, what in found]
+
+
+def configuration() -> str:
+    """A table a section: key, type, default, and what config.py says beside it."""
+    parts = ["# Configuration\n", "Every key may stand in a YAML file or after `--set`.\n"]
+    values = Config().model_dump(mode="json")
+    for name, info in Config.model_fields.items():
+        if inspect.isclass(info.annotation) and issubclass(info.annotation, Section):
+            said, notes = _notes(info.annotation)
+            rows = [
+                f"| `{name}.{key}` | {_type(field.annotation)} | `{_yaml(values[name][key])}` |"
+                f" {notes.get(key, '')} |"
+                for key, field in info.annotation.model_fields.items()
+            ]
+            parts.append(f"## {name}\n\n{said}\n")
+        else:
+            rows = [f"| `{name}` | {_type(info.annotation)} | `{_yaml(values[name])}` | |"]
+            parts.append(f"## {name}\n")
+        parts.append("| key | type | default | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _yaml(value: Any) -> str:
+    """As one would write it in a configuration file."""
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _notes(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
+    """A section's docstring, and the comments before and behind each of its keys."""
+    source = inspect.getsource(slicfast.config)
+    lines = source.splitlines()
+    tree = next(
+        n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == section.__name__
+    )
+    notes = {}
+    for node in tree.body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        match = re.match(r"    (\w+): ([^=#]+?)\s*(=|#|$)", line)
-        if match:
-            found[match[1]] = (match[2], " ".join([*above, text]).strip())
-        above = []
-    return found
+        before, line = [], node.lineno - 2
+        while lines[line].strip().startswith("#"):
+            before.insert(0, lines[line].strip(" #"))
+            line -= 1
+        inside = [text.partition("  # ")[2] for text in lines[node.lineno - 1 : node.end_lineno]]
+        text = " ".join([*before, *filter(None, inside)])
+        notes[node.target.id] = text.replace("|", "&#124;")
+    return ast.get_docstring(tree) or "", notes
+
+
+def _type(annotation: Any) -> str:
+    """`one of a, b`, `number`, `whole number`, ...: what a reader would write."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in inner)
+    if origin is typing.Annotated:
+        return _type(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("`null`" if one is type(None) else _type(one) for one in inner)
+    if origin is tuple:
+        return f"{len(inner)} x {_type(inner[0])}"
+    names = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text", Path: "path"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
