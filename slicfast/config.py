@@ -151,6 +151,8 @@ class ClusterConfig(Section):
     num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
     num_iterations: PositiveInt = 20
     num_starts: PositiveInt = 1
+    # auto: the fastest measured, torch where nothing was; cuml computes kmeans only
+    backend: Literal["auto", "torch", "cupy", "cuml"] = "auto"
     warm_start: bool = True  # k-means: from the previous round's centroids
     features: Literal["projection", "pooled"] = "projection"
     # fresh: every training video is embedded anew; running: what the anchors of the last epoch left behind
@@ -160,6 +162,14 @@ class ClusterConfig(Section):
     def _bank_has_features(self) -> ClusterConfig:
         if self.bank == "running" and self.features != "projection":
             raise ValueError("bank=running holds projections; set cluster.features=projection or bank=fresh")
+        return self
+
+    @model_validator(mode="after")
+    def _backend_has_method(self) -> ClusterConfig:
+        if self.backend == "cuml" and self.method != "kmeans":
+            raise ValueError(
+                f"backend=cuml computes kmeans only, not {self.method}; take torch, cupy or auto"
+            )
         return self
 
 

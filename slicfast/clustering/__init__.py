@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from slicfast.clustering.bank import SupportsDLPack
+
 __all__ = ["METHODS", "Clustering", "cluster"]
 
 METHODS = ("finch", "kmeans", "spherical_kmeans")
@@ -27,6 +29,7 @@ class Clustering:
         centroids_KD: float32 on the bank's device; None for FINCH.
         num_refilled: how often an empty cluster was given a row, over all iterations.
         inertia: sum of squared Euclidean distances of the unit rows to their centroids; None for FINCH.
+        backend: what computed it: torch, cupy or cuml.
     """
 
     labels: npt.NDArray[np.int64]
@@ -34,10 +37,11 @@ class Clustering:
     centroids_KD: Tensor | None = None
     num_refilled: int = 0
     inertia: float | None = None
+    backend: str = "torch"
 
 
 def cluster(
-    bank_ND: Tensor | npt.NDArray[Any],
+    bank_ND: Tensor | npt.NDArray[Any] | SupportsDLPack,
     method: str = "finch",
     *,
     num_clusters: int | None = None,
@@ -46,11 +50,13 @@ def cluster(
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
     seed: int = 0,
+    backend: str = "auto",
 ) -> Clustering:
     """Cluster the rows of a feature bank by direction: every row is L2-normalised first.
 
     Args:
-        bank_ND: one row a video, any floating type, on any device; the work is done there in float32.
+        bank_ND: one row a video, any floating type, on any device; the work is done there in float32. A
+            tensor, a NumPy array, or what exports DLPack, such as a CuPy array, which is not copied.
         method: finch (no parameters), kmeans (Euclidean), spherical_kmeans (cosine).
         num_clusters: k-means family only, which needs it; at most N.
         partition: FINCH level that becomes `labels`, 0 the finest; past the coarsest, the coarsest.
@@ -58,23 +64,30 @@ def cluster(
         num_starts: k-means++ starts, the one with the least inertia is kept.
         init_KD: starting centroids in place of k-means++; then there is one start.
         seed: decides the k-means++ starts; the same on every device.
+        backend: torch, cupy (its own kernels, on a GPU), cuml (method kmeans, on a GPU), or auto: the fastest
+            that was measured.
 
     Raises:
-        ConfigError: unknown method; num_clusters missing or above N; init_KD of another shape.
+        ConfigError: unknown method or backend; num_clusters missing or above N; init_KD of another shape;
+            cuml with another method than kmeans.
+        MachineError: cupy or cuml without a GPU, or not installed.
         RunError: rows that are not finite (the encoder diverged) or all zero (it collapsed).
     """
     if method not in METHODS:
         raise ConfigError(one_of("clustering method", method, METHODS))
+    from slicfast.clustering.backends import resolve_backend, rows_class
     from slicfast.clustering.bank import as_bank, exact_float32, normalize
 
     rows_ND = as_bank(bank_ND)
+    backend = resolve_backend(backend, method, rows_ND.device)
     with exact_float32(rows_ND.device):
         unit_ND = normalize(rows_ND)
         if method == "finch":
             from slicfast.clustering.finch import finch
 
-            partitions = [labels_N.cpu().numpy() for labels_N in finch(unit_ND)]
-            return Clustering(partitions[min(partition, len(partitions) - 1)], partitions)
+            hold = rows_class(backend, unit_ND.device)
+            partitions = [labels_N.cpu().numpy() for labels_N in finch(unit_ND, hold)]
+            return Clustering(partitions[min(partition, len(partitions) - 1)], partitions, backend=backend)
         from slicfast.clustering.kmeans import kmeans
 
         if num_clusters is None:
@@ -87,6 +100,9 @@ def cluster(
             num_starts=num_starts,
             init_KD=init_KD,
             seed=seed,
+            backend=backend,
         )
     labels = found.labels_N.cpu().numpy()
-    return Clustering(labels, [labels], found.centroids_KD, found.num_refilled, found.inertia)
+    return Clustering(
+        labels, [labels], found.centroids_KD, found.num_refilled, found.inertia, backend=backend
+    )

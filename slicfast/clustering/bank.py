@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,32 @@ from torch import Tensor
 from slicfast.errors import RunError
 
 
-def as_bank(bank_ND: Tensor | npt.NDArray[Any]) -> Tensor:
+class SupportsDLPack(Protocol):
+    """An array of any library that hands its memory over by DLPack."""
+
+    def __dlpack__(self, *, stream: Any = ...) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+def as_bank(bank_ND: Tensor | npt.NDArray[Any] | SupportsDLPack) -> Tensor:
     """(N, D) float32 without gradient on the device where it was; float32 input is not copied.
 
+    What is neither a tensor nor a NumPy array is taken over by DLPack: a CuPy array stays where it is, and
+    what its library has yet to compute of it is waited for on torch's current stream.
+
     Raises:
-        ValueError: not two-dimensional or without rows.
+        ValueError: neither a tensor, an array nor a DLPack exporter; not two-dimensional or without rows.
         RunError: rows that are not finite, or nothing but zeros.
     """
     if isinstance(bank_ND, np.ndarray):
         bank_ND = torch.from_numpy(np.require(bank_ND, requirements=["C", "W"]))
+    elif not isinstance(bank_ND, Tensor):
+        if not hasattr(bank_ND, "__dlpack__"):
+            raise ValueError(
+                f"a bank is a tensor, an array or a DLPack exporter; got {type(bank_ND).__name__}"
+            )
+        bank_ND = torch.from_dlpack(bank_ND)
     if bank_ND.ndim != 2 or not all(bank_ND.shape):
         raise ValueError(f"a bank is (N, D) with rows; got shape {tuple(bank_ND.shape)}")
     rows_ND = bank_ND.detach().to(torch.float32)

@@ -9,29 +9,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slicfast.clustering.bank import normalize, sums_by_label
-from slicfast.clustering.neighbors import components, first_neighbors, renumber
+from slicfast.clustering.backends import Rows
+from slicfast.clustering.bank import normalize
+from slicfast.clustering.neighbors import components, renumber
 
 
-def finch(unit_ND: Tensor) -> list[Tensor]:
+def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:
     """Partitions of L2-normalised rows, (N,) int64 each, the finest first; there is always one.
 
     Two rows are linked where one is the other's first neighbour by cosine (rows that share a first neighbour
     are then linked through it). The next level does the same with the means of each cluster's rows, leaving
     out links longer than the longest first-neighbour distance of level 0. It ends when nothing merges or all
-    would be one cluster. Rows of zeros have no direction: each is a cluster of its own on every level.
+    would be one cluster. Rows of zeros have no direction: each is a cluster of its own on every level. `hold`
+    is the class that searches and sums, of `backends.rows_class`.
     """
     has_direction_N = unit_ND.any(dim=1)
     if not bool(has_direction_N.all()):
-        return _with_lone_rows(finch(unit_ND[has_direction_N]), has_direction_N)
-    neighbor_N, cosine_N = first_neighbors(unit_ND)
+        return _with_lone_rows(finch(unit_ND[has_direction_N], hold), has_direction_N)
+    rows = hold(unit_ND)
+    neighbor_N, cosine_N = rows.first_neighbors()
     least_cosine = cosine_N.min()
     labels_N = components(neighbor_N)
     partitions = [labels_N]
     num_clusters = int(labels_N.max()) + 1
     while num_clusters > 1:
-        means_KD = normalize(sums_by_label(unit_ND, labels_N, num_clusters)[0])  # a sum points as its mean
-        neighbor_K, cosine_K = first_neighbors(means_KD)
+        means_KD = normalize(rows.sums_by_label(labels_N, num_clusters)[0])  # a sum points as its mean
+        neighbor_K, cosine_K = hold(means_KD).first_neighbors()
         itself_K = torch.arange(num_clusters, device=unit_ND.device)
         merged_K = components(torch.where(cosine_K < least_cosine, itself_K, neighbor_K))
         num_merged = int(merged_K.max()) + 1

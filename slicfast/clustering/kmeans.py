@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slicfast.clustering.bank import normalize, sums_by_label
+from slicfast.clustering.backends import Rows, rows_class
+from slicfast.clustering.bank import normalize
 from slicfast.clustering.neighbors import best_match
 from slicfast.errors import ConfigError
 
@@ -43,13 +44,14 @@ def kmeans(
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
     seed: int = 0,
+    backend: str = "torch",
 ) -> KMeans:
     """Cluster L2-normalised float32 rows.
 
     Spherical k-means keeps centroids at length 1, so the nearest is the one of the largest cosine. Inertia is
     the sum of squared Euclidean distances either way. An empty cluster takes the row farthest from its
     centroid (never the last row of a cluster) and is counted: every cluster has a row in the end. Stops early
-    when no row changes its cluster.
+    when no row changes its cluster. `backend` is one that `backends.resolve_backend` named.
 
     Raises:
         ConfigError: num_clusters below 1 or above N; init_KD of another shape or not finite.
@@ -61,13 +63,14 @@ def kmeans(
             f" got {num_clusters}"
         )
     generator = torch.Generator().manual_seed(seed)  # on the CPU: a seed means the same on every device
+    rows = rows_class(backend, unit_ND.device)(unit_ND)
     best: KMeans | None = None
     for _ in range(num_starts if init_KD is None else 1):
         if init_KD is None:
             start_KD = plus_plus_start(unit_ND, num_clusters, generator)
         else:
             start_KD = _given_start(init_KD, unit_ND, num_clusters)
-        found = _lloyd(unit_ND, normalize(start_KD) if spherical else start_KD, spherical, num_iterations)
+        found = _lloyd(rows, normalize(start_KD) if spherical else start_KD, spherical, num_iterations)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None, "num_starts is at least 1"
@@ -134,28 +137,27 @@ def _given_start(init_KD: Tensor | npt.NDArray[Any], unit_ND: Tensor, num_cluste
     return given_KD
 
 
-def _lloyd(unit_ND: Tensor, centroids_KD: Tensor, spherical: bool, num_iterations: int) -> KMeans:
+def _lloyd(rows: Rows, centroids_KD: Tensor, spherical: bool, num_iterations: int) -> KMeans:
     num_clusters, num_refilled = len(centroids_KD), 0
-    labels_N, distance_N = _assign(unit_ND, centroids_KD, spherical)
-    num_refilled += _refill(labels_N, distance_N, unit_ND, centroids_KD)
+    labels_N, distance_N = _assign(rows, centroids_KD, spherical)
+    num_refilled += _refill(labels_N, distance_N, rows.unit_ND, centroids_KD)
     for iteration in range(1, num_iterations + 1):  # noqa: B007 -- returned
-        sums_KD, counts_K = sums_by_label(unit_ND, labels_N, num_clusters)
+        sums_KD, counts_K = rows.sums_by_label(labels_N, num_clusters)
         centroids_KD = normalize(sums_KD) if spherical else sums_KD / counts_K[:, None]
         previous_N = labels_N
-        labels_N, distance_N = _assign(unit_ND, centroids_KD, spherical)
-        num_refilled += _refill(labels_N, distance_N, unit_ND, centroids_KD)
+        labels_N, distance_N = _assign(rows, centroids_KD, spherical)
+        num_refilled += _refill(labels_N, distance_N, rows.unit_ND, centroids_KD)
         if torch.equal(labels_N, previous_N):  # sync: once an iteration
             break
     return KMeans(labels_N, centroids_KD, float(distance_N.double().sum()), num_refilled, iteration)
 
 
-def _assign(unit_ND: Tensor, centroids_KD: Tensor, spherical: bool) -> tuple[Tensor, Tensor]:
+def _assign(rows: Rows, centroids_KD: Tensor, spherical: bool) -> tuple[Tensor, Tensor]:
     """(N,) int64 nearest centroid and (N,) float32 squared distance to it."""
     square_K = centroids_KD.square().sum(dim=1)
-    bias_K = torch.zeros_like(square_K) if spherical else -0.5 * square_K
-    labels_N, score_N = best_match(unit_ND, centroids_KD, bias_K)
+    labels_N, score_N = rows.best_match(centroids_KD, None if spherical else -0.5 * square_K)
     rest_N = square_K[labels_N] if spherical else 0.0
-    distance_N = unit_ND.square().sum(dim=1) - 2 * score_N + rest_N
+    distance_N = rows.unit_ND.square().sum(dim=1) - 2 * score_N + rest_N
     return labels_N, distance_N.clamp_(min=0)
 
 

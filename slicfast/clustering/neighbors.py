@@ -16,7 +16,7 @@ _LANE = (
 
 
 def best_match(
-    queries_QD: Tensor, keys_MD: Tensor, bias_M: Tensor | None = None, *, exclude_same_row: bool = False
+    queries_QD: Tensor, keys_MD: Tensor, bias_M: Tensor | None = None, *, exclude_Q: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """For every query the key of the largest score q . k + bias, ties going to the lowest index.
 
@@ -24,7 +24,7 @@ def best_match(
         queries_QD: float32.
         keys_MD: float32 on the same device.
         bias_M: added to every score of a key; None: nothing.
-        exclude_same_row: query i does not match key i.
+        exclude_Q: (Q,) int64, a key that the query does not match; None: it may match all.
 
     Returns:
         index_Q: int64; 0 where there is no key to match.
@@ -37,13 +37,16 @@ def best_match(
     score_Q = torch.full((num_queries,), -torch.inf, device=device)
     for top in range(0, num_queries, num_rows):
         queries_RD = queries_QD[top : top + num_rows]
-        best_R, at_R = score_Q[top : top + num_rows], index_Q[top : top + num_rows]  # views
+        best_R, index_R = score_Q[top : top + num_rows], index_Q[top : top + num_rows]  # views
         rows_R = torch.arange(len(queries_RD), device=device)
+        exclude_R = None if exclude_Q is None else exclude_Q[top : top + num_rows]
         for left in range(0, len(keys_MD), num_columns):
             keys_CD = keys_MD[left : left + num_columns]
             scores_RC = torch.addmm(bias_M[left : left + num_columns], queries_RD, keys_CD.t())
-            if exclude_same_row and left < top + len(queries_RD) and top < left + len(keys_CD):
-                scores_RC.diagonal(top - left).fill_(-torch.inf)
+            if exclude_R is not None:
+                at_R1 = (exclude_R - left).clamp(0, len(keys_CD) - 1)[:, None]
+                is_here_R1 = at_R1 + left == exclude_R[:, None]
+                scores_RC.scatter_(1, at_R1, scores_RC.gather(1, at_R1).masked_fill(is_here_R1, -torch.inf))
             lanes_RLW = scores_RC.view(len(rows_R), -1, _LANE)
             lane_R = lanes_RLW.amax(dim=2).argmax(dim=1)
             lane_RW = lanes_RLW[rows_R, lane_R]
@@ -51,7 +54,7 @@ def best_match(
             found_R = lane_RW[rows_R, column_R]
             is_better_R = found_R > best_R  # strictly: an equal score to the left stays
             best_R.copy_(torch.where(is_better_R, found_R, best_R))
-            at_R.copy_(torch.where(is_better_R, left + lane_R * _LANE + column_R, at_R))
+            index_R.copy_(torch.where(is_better_R, left + lane_R * _LANE + column_R, index_R))
     return index_Q, score_Q
 
 
@@ -70,7 +73,7 @@ def first_neighbors(unit_ND: Tensor) -> tuple[Tensor, Tensor]:
 
     `unit_ND` are L2-normalised rows. A lone row is its own neighbour at -inf.
     """
-    return best_match(unit_ND, unit_ND, exclude_same_row=True)
+    return best_match(unit_ND, unit_ND, exclude_Q=torch.arange(len(unit_ND), device=unit_ND.device))
 
 
 def components(pointer_N: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.in
         num_starts=config.num_starts,
         init_KD=state.centroids_KD if config.warm_start else None,
         seed=session.config.seed,
+        backend=config.backend,
     )
     if result.centroids_KD is not None:
         state.centroids_KD = result.centroids_KD.detach().cpu()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from slicfast.clustering import cluster
 from slicfast.clustering.bank import as_bank, exact_float32, normalize, spread, sums_by_label
 from slicfast.errors import RunError
 
@@ -88,3 +89,29 @@ def test_products_are_exact_under_autocast_and_reduced_precision(rng):
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+class Exporter:
+    """An array of a library that torch does not know, with its memory behind DLPack alone."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+
+def test_a_dlpack_exporter_is_clustered_without_a_copy(rng):
+    array = rng.normal(size=(60, 5)).astype(np.float32)
+    assert as_bank(Exporter(array)).data_ptr() == array.ctypes.data
+    assert cluster(Exporter(array)).labels.tolist() == cluster(array).labels.tolist()
+    half = array.astype(np.float16)
+    np.testing.assert_array_equal(as_bank(Exporter(half)), half.astype(np.float32))
+
+
+def test_what_exports_nothing_is_no_bank():
+    with pytest.raises(ValueError, match="a bank is a tensor, an array or a DLPack exporter; got list"):
+        as_bank([[1.0, 2.0]])

@@ -38,7 +38,7 @@ def test_ties_go_to_the_lowest_index(rng, num_rows):
     rows_ND = rng.integers(-1, 2, size=(num_rows, 3)).astype(np.float32)  # products are exact, ties are many
     scores_NN = rows_ND @ rows_ND.T
     np.fill_diagonal(scores_NN, -np.inf)
-    index_N, score_N = best_match(*[torch.from_numpy(rows_ND)] * 2, exclude_same_row=True)
+    index_N, score_N = best_match(*[torch.from_numpy(rows_ND)] * 2, exclude_Q=torch.arange(num_rows))
     np.testing.assert_array_equal(index_N, scores_NN.argmax(axis=1))
     np.testing.assert_array_equal(score_N, scores_NN.max(axis=1))
 

@@ -1,0 +1,86 @@
+"""Backends: which one is taken, and that all of them find the labels of the float32 reference on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from slicfast.clustering import cluster
+from slicfast.clustering.backends import BACKENDS, FASTEST, HalvedRows, Rows, resolve_backend
+from slicfast.clustering.bank import normalize
+from slicfast.clustering.finch import finch
+from slicfast.clustering.kmeans import _lloyd
+from slicfast.config import Config
+from slicfast.errors import ConfigError, MachineError
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print("seed", seed)
+    return np.random.default_rng(seed)
+
+
+def planted(rng: np.random.Generator, num_rows: int, num_clusters: int, dims: int = 32) -> torch.Tensor:
+    centres_KD = rng.normal(size=(num_clusters, dims))
+    rows_ND = centres_KD[rng.integers(0, num_clusters, num_rows)] + 0.6 * rng.normal(size=(num_rows, dims))
+    return normalize(torch.from_numpy(rows_ND.astype(np.float32)))
+
+
+def clearness(unit_ND: torch.Tensor) -> torch.Tensor:
+    """(N,) by how much the first neighbour's cosine exceeds the second's."""
+    cosines_NN = (unit_ND.double() @ unit_ND.double().T).fill_diagonal_(-torch.inf)
+    first_N, second_N = cosines_NN.topk(2).values.T
+    return first_N - second_N
+
+
+def assert_same_finch(found: list[np.ndarray], expected: list[np.ndarray], unit_ND: torch.Tensor) -> None:
+    if clearness(unit_ND).min() > 1e-5:
+        np.testing.assert_array_equal(found[0], expected[0])
+    for level, reference in zip(found, expected, strict=True):
+        assert adjusted_rand_score(reference, level) >= 0.999
+
+
+def test_finch_through_half_precision_equals_float32(rng):
+    unit_ND = planted(rng, 1500, 40)
+    found = [labels_N.numpy() for labels_N in finch(unit_ND, HalvedRows)]
+    assert_same_finch(found, cluster(unit_ND).partitions, unit_ND)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_kmeans_through_half_precision_equals_float32(rng, spherical):
+    unit_ND = planted(rng, 2000, 30)
+    start_KD = unit_ND[torch.from_numpy(rng.choice(2000, 40, replace=False))]
+    found = _lloyd(HalvedRows(unit_ND), start_KD, spherical, 15)
+    expected = _lloyd(Rows(unit_ND), start_KD, spherical, 15)
+    assert adjusted_rand_score(expected.labels_N, found.labels_N) >= 0.999
+    assert found.inertia == pytest.approx(expected.inertia, rel=1e-4)
+
+
+def test_auto_is_torch_until_something_else_was_measured():
+    assert set(FASTEST.values()) <= {*BACKENDS} - {"auto"}
+    assert resolve_backend("auto", "finch", torch.device("cpu")) == "torch"
+    for method, fastest in FASTEST.items():
+        assert resolve_backend("auto", method, torch.device("cuda", 0)) == fastest
+        assert resolve_backend(fastest, method, torch.device("cuda", 0)) == fastest
+    assert cluster(torch.randn(9, 3)).backend == "torch"
+
+
+@pytest.mark.parametrize("backend", ["cupy", "cuml"])
+def test_a_backend_of_the_gpu_refuses_embeddings_on_the_cpu(backend):
+    with pytest.raises(
+        MachineError, match=f"{backend} works on embeddings on a GPU, and these are on the cpu"
+    ):
+        cluster(torch.randn(9, 3), "kmeans", num_clusters=2, backend=backend)
+
+
+def test_unknown_backends_and_methods_that_cuml_lacks_are_refused():
+    with pytest.raises(ConfigError, match=r"clustering backend must be one of auto, torch, cupy, cuml"):
+        cluster(torch.randn(9, 3), backend="cuda")
+    with pytest.raises(ConfigError, match="cuml computes kmeans only, not finch"):
+        cluster(torch.randn(9, 3), backend="cuml")
+    with pytest.raises(ConfigError, match=r"cluster.*backend=cuml computes kmeans only, not finch"):
+        Config.load(None, ["cluster.backend=cuml"])
+    assert Config.load(None, ["cluster.backend=cuml", "cluster.method=kmeans"]).cluster.backend == "cuml"
