@@ -211,6 +211,7 @@ class TrainConfig(Section):
     # auto: bf16 where the processor computes it natively; fp16 scales the loss, for GPUs before Ampere
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     compile: bool = False  # torch.compile: fuses chains of small operators; the first step takes a minute
+    cuda_graph: bool = False  # record a step's kernels once and launch them together; on one GPU
     init_from: Path | None = None  # weights of another checkpoint
     log_interval: PositiveInt = 10  # steps
     nan_check_interval: PositiveInt = 10  # steps

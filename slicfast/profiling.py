@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("slicfast")
 
 # In the order of a step; embed and cluster are a round of clustering.
-SPANS = ("wait", "hand-over", "forward", "loss", "backward", "optimizer", "embed", "cluster")
+# replay is forward, loss and backward launched together.
+SPANS = ("wait", "hand-over", "forward", "loss", "backward", "replay", "optimizer", "embed", "cluster")
 
 _silent: Callable[[str], AbstractContextManager[Any]] = nullcontext
 _listener = _silent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,18 @@ from slicfast.errors import ConfigError, one_of
 
 
 def build_optimizer(
-    model: nn.Module | Sequence[dict[str, Any]], config: OptimConfig, *, scaled: bool = False
+    model: nn.Module | Sequence[dict[str, Any]],
+    config: OptimConfig,
+    *,
+    scaled: bool = False,
+    capturable: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimizer by timm's name; a model's biases and norms are not decayed, parameter groups are as given.
 
     With `config.fused` one kernel updates all parameters, where the optimizer has such a kernel. Not where
     gradients are `scaled` and there is momentum: torch's fused SGD leaves the momentum of a first step that
-    the loss scaling skips as whatever was in memory.
+    the loss scaling skips as whatever was in memory. With `capturable` it is built to be recorded in a CUDA
+    graph, where it can be (`can_be_recorded`).
 
     Raises ConfigError for a name timm does not know.
     """
@@ -36,6 +41,8 @@ def build_optimizer(
     if scaled and optimizer_class is torch.optim.SGD:
         can_fuse = False
     options: dict[str, Any] = {"fused": True} if config.fused and can_fuse else {}
+    if capturable and _is_capturable(optimizer_class):
+        options["capturable"] = True
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=config.name,
@@ -65,5 +72,39 @@ def learning_rate(step: int, steps_per_epoch: int, optim: OptimConfig, train: Tr
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's rate; one that lies in a tensor keeps its place, and nothing waits for the device."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        scaled = rate * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
+
+
+def hold_rates_in_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Move the rates to the device, where a recorded step finds them changed from replay to replay."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def can_be_recorded(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its step reads rates and counts from the device alone, as a CUDA graph asks.
+
+    Those of torch that were built as capturable, and fused SGD, which counts nothing.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        return bool(optimizer.defaults["fused"])
+    return _is_capturable(type(optimizer)) and bool(optimizer.defaults["capturable"])
+
+
+def _is_capturable(optimizer_class: Callable[..., torch.optim.Optimizer]) -> bool:
+    from_torch = optimizer_class.__module__.startswith("torch.optim.")
+    return from_torch and "capturable" in inspect.signature(optimizer_class).parameters
+
+
+def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Its state dict with the rates as numbers, wherever they lie. sync: at a checkpoint."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state

@@ -10,7 +10,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ from slicfast.distributed import any_rank, barrier, broadcast, process_group, re
 from slicfast.engine.checkpoint import Checkpoint, load_checkpoint
 from slicfast.engine.optimization import learning_rate, set_learning_rate
 from slicfast.errors import RunError
-from slicfast.profiling import Capture, Window, mark_ranges, span
+from slicfast.profiling import Capture, Window, mark_ranges
 from slicfast.progress import track
 from slicfast.records import MetricsWriter, RunFolder, write_atomically
 from slicfast.training.ahead import BatchStream
@@ -171,10 +171,9 @@ def epoch_steps(
 ) -> Generator[None]:
     """Train the rest of an epoch, pausing after each optimizer step."""
     config, state, sampler = session.config, session.state, session.sampler
-    accumulation = config.train.accumulation_steps
+    num_parts = config.train.accumulation_steps
     kept: deque[Requests] = deque(maxlen=config.train.keep_requests)
-    session.model.train()
-    generator = torch.Generator(session.device)
+    session.encoder.train()
     batches = stream.here()
     meter.start()
     for step in range(state.step, sampler.steps_per_epoch):
@@ -182,52 +181,28 @@ def epoch_steps(
             capture.at(state.global_step)
         rate = learning_rate(state.global_step, sampler.steps_per_epoch, config.optim, config.train)
         set_learning_rate(session.optimizer, rate)
-        session.optimizer.zero_grad(set_to_none=True)
-        for micro in range(accumulation):
+        for part in range(num_parts):
             batch = next(batches)
             kept.append(batch.requests)
-            _seed_negatives(generator, session, step, micro)
-            loss = _forward_backward(session, batch, generator, last=micro == accumulation - 1)
-            meter.add(loss, batch)
-        with span("optimizer"):
-            if config.optim.clip_grad_norm is not None:
-                session.scaler.unscale_(session.optimizer)
-                torch.nn.utils.clip_grad_norm_(session.encoder.parameters(), config.optim.clip_grad_norm)
-            session.scaler.step(session.optimizer)
-            session.scaler.update()
+            _seed_negatives(session, step, part)
+            labels_N = torch.from_numpy(session.label_of_row[batch.requests["video"]])
+            result = session.step.part(batch.clips, labels_N, last=part == num_parts - 1)
+            if session.bank is not None:
+                session.bank.update(batch.requests, result.embeddings_ND)
+            meter.add(result.logged, batch)
+        session.step.finish()
         state.step, state.global_step = step + 1, state.global_step + 1
         if state.global_step % config.train.nan_check_interval == 0:
             _require_finite(session, meter, kept)
         yield
 
 
-def _forward_backward(
-    session: Session, batch: ClipBatch, generator: torch.Generator, *, last: bool
-) -> dict[str, torch.Tensor]:
-    """One part of a step: all clips in one forward pass, so that they share BatchNorm statistics."""
-    config = session.config
-    clips_NCTHW = batch.clips.to(session.device, non_blocking=True)
-    labels_N = torch.from_numpy(session.label_of_row[batch.requests["video"]])
-    labels_N = labels_N.to(session.device, non_blocking=True)
-    enabled = session.autocast is not None
-    with span("forward"), torch.autocast(session.device.type, dtype=session.autocast, enabled=enabled):
-        embeddings_ND = session.model(clips_NCTHW)
-    with span("loss"):
-        loss = session.objective(embeddings_ND, labels_N, generator=generator)
-        scaled = loss.total / config.train.accumulation_steps
-    if session.bank is not None:
-        session.bank.update(batch.requests, embeddings_ND)
-    share_gradients = last or session.ranks.size == 1
-    with span("backward"), nullcontext() if share_gradients else session.model.no_sync():  # type: ignore[operator]
-        session.scaler.scale(scaled).backward()  # type: ignore[no-untyped-call]
-    return loss.logged
-
-
-def _seed_negatives(generator: torch.Generator, session: Session, step: int, micro: int) -> None:
+def _seed_negatives(session: Session, step: int, part: int) -> None:
     """Negatives and dropout depend on (seed, epoch, step, part) alone; gathered negatives not on the rank."""
-    gathered = session.config.loss.gather_negatives
-    part = micro if gathered else session.ranks.rank * session.config.train.accumulation_steps + micro
+    if not session.config.loss.gather_negatives:
+        part += session.ranks.rank * session.config.train.accumulation_steps
     words = np.random.SeedSequence([session.config.seed, session.state.epoch, step, part])
+    generator = session.step.generator
     generator.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
     if session.is_stochastic:
         torch.manual_seed(generator.initial_seed())

@@ -53,7 +53,7 @@ class Meter:
         }
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         values |= {
-            "lr": session.optimizer.param_groups[0]["lr"],
+            "lr": float(session.optimizer.param_groups[0]["lr"]),
             "clips_per_second": round(self._clips * session.ranks.size / elapsed, 2),
             "wait_share": round((session.loader.wait_seconds - self._waited) / elapsed, 4),
             "num_replaced": self._replaced,

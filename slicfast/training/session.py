@@ -26,11 +26,13 @@ from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
-from slicfast.engine.optimization import build_optimizer
+from slicfast.engine.graph import recorder_maker
+from slicfast.engine.optimization import build_optimizer, can_be_recorded, plain_state
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
 from slicfast.training.running_bank import RunningBank
-from slicfast.training.terms import StepLoss, slic_loss
+from slicfast.training.step import Objective, TrainingStep
+from slicfast.training.terms import slic_loss
 from slicfast.training.trackers import TrackerThread
 
 logger = logging.getLogger("slicfast")
@@ -61,9 +63,6 @@ FREE_KEYS = frozenset(
 
 OTHERWISE = "start a new run in another folder (train.init_from takes weights over)"
 
-# (outputs of the network, labels of the clips' videos, generator=...) -> loss of a part of a step
-Objective = Callable[..., StepLoss]
-
 
 @dataclass
 class Session:
@@ -82,10 +81,9 @@ class Session:
     loader: ClipLoader
     eval_loader: ClipLoader
     encoder: VideoEncoder
-    model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # does nothing but under fp16
-    objective: Objective
+    step: TrainingStep
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
     is_stochastic: bool = False  # the network itself draws random numbers (dropout)
@@ -119,7 +117,7 @@ class Session:
         if not self.ranks.is_main:
             return
         self.state.model = self.encoder.state_dict()
-        self.state.optimizer = self.optimizer.state_dict()
+        self.state.optimizer = plain_state(self.optimizer)
         self.state.scaler = self.scaler.state_dict()
         self.state.bank = {} if self.bank is None else self.bank.state()
         self.state.metrics_bytes = self.metrics.size if self.metrics is not None else None
@@ -189,10 +187,13 @@ def assemble(
             f"train.batch_size {config.train.batch_size} must be a multiple of ranks x"
             f" train.accumulation_steps = {ranks.size} x {config.train.accumulation_steps}"
         )
+    graph = recorder_maker(device, ranks.size) if config.train.cuda_graph else None
     encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     autocast = autocast_dtype(device, config.train.precision)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
-    optimizer = build_optimizer(groups or encoder, config.optim, scaled=scaler.is_enabled())
+    optimizer = build_optimizer(
+        groups or encoder, config.optim, scaled=scaler.is_enabled(), capturable=graph is not None
+    )
     ids = tuple(store.ids(rows_N))
     state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
     if resume is not None:
@@ -208,6 +209,23 @@ def assemble(
     if config.train.compile:
         # Shares the encoder's parameters; evaluation stays as it is.
         model = cast(nn.Module, torch.compile(model))
+    # Scaling asks on the host whether a step is to be skipped.
+    record_optimizer = not scaler.is_enabled() and can_be_recorded(optimizer)
+    if graph is not None and not record_optimizer:
+        logger.info("the step is recorded without its optimizer, which is called step by step")
+    step = TrainingStep(
+        model,
+        objective,
+        optimizer,
+        scaler,
+        device,
+        num_parts=config.train.accumulation_steps,
+        autocast=autocast,
+        clip_grad_norm=config.optim.clip_grad_norm,
+        has_ranks=ranks.size > 1,
+        make_recorder=graph,
+        record_optimizer=record_optimizer,
+    )
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
     return Session(
         config=config,
@@ -233,10 +251,9 @@ def assemble(
         ),
         eval_loader=evaluation_loader(store, config, device),
         encoder=encoder,
-        model=model,
         optimizer=optimizer,
         scaler=scaler,
-        objective=objective,
+        step=step,
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
         is_stochastic=any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()),

@@ -160,23 +160,23 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
     from slicfast.distributed import Ranks
     from slicfast.records import RunFolder
     from slicfast.training.ahead import BatchStream
-    from slicfast.training.loop import _forward_backward, _seed_negatives, epoch_steps
+    from slicfast.training.loop import _seed_negatives, epoch_steps
     from slicfast.training.meter import Meter
     from slicfast.training.session import open_session
 
     config = tiny_config("train.accumulation_steps=2", "cluster.method=none")
     session = open_session(config, RunFolder(tmp_path), Ranks(), torch.device("cpu"), None)
-    generator = torch.Generator()
     batch = session.sampler.batch(0, 0)
     total = [torch.zeros_like(p) for p in session.encoder.parameters()]
     start = {name: tensor.clone() for name, tensor in session.encoder.state_dict().items()}
     for part in range(2):
-        session.encoder.zero_grad()
         (clips,) = session.loader.load([take_part(batch, 3, part, 2)])
-        _seed_negatives(generator, session, 0, part)
-        _forward_backward(session, clips, generator, last=True)
+        _seed_negatives(session, 0, part)
+        labels = session.label_of_row[clips.requests["video"]]
+        session.step.part(clips.clips, torch.from_numpy(labels))
         for mean, parameter in zip(total, session.encoder.parameters(), strict=True):
             mean += parameter.grad
+        session.encoder.zero_grad()
     session.encoder.load_state_dict(start)
     with closing(BatchStream(session)) as stream:
         next(epoch_steps(session, Meter(session), stream))

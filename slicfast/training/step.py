@@ -1,0 +1,138 @@
+"""One optimizer step: forward, loss and backward of each of its parts, then clipping and the optimizer.
+
+Nothing here waits for the device, and nothing that changes from step to step is a Python number: rates lie in
+tensors where the step is recorded, random numbers come from a generator that is seeded before each part. So
+the step can be recorded as CUDA graphs, one of a part and one of what follows the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from slicfast.engine.graph import Recorded, RecorderMaker
+from slicfast.engine.optimization import hold_rates_in_tensors
+from slicfast.profiling import span
+from slicfast.training.terms import StepLoss
+
+# (outputs of the network, labels of the clips' videos, generator=...) -> loss of a part of a step
+Objective = Callable[..., StepLoss]
+
+
+class PartResult(NamedTuple):
+    """What a part leaves: its embeddings (N, D), without gradient, and detached scalars to log.
+
+    Of a recorded step the embeddings are overwritten by the next part.
+    """
+
+    embeddings_ND: Tensor
+    logged: dict[str, Tensor]
+
+
+class TrainingStep:
+    """The steps of one network.
+
+    Args:
+        model: may be wrapped by DDP or compiled; its parameters are the optimizer's.
+        scaler: of the loss; does nothing where it is not enabled.
+        num_parts: whose gradients make one step.
+        autocast: what the forward pass computes in; None: as the weights are.
+        clip_grad_norm: None: gradients are not clipped.
+        has_ranks: whether `model` exchanges gradients with other ranks.
+        make_recorder: None: the step is not recorded.
+        record_optimizer: whether the optimizer can be recorded too; else it is called step by step.
+
+    Attributes:
+        generator: of the objective's random numbers; to be seeded before each part.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        device: torch.device,
+        *,
+        num_parts: int = 1,
+        autocast: torch.dtype | None = None,
+        clip_grad_norm: float | None = None,
+        has_ranks: bool = False,
+        make_recorder: RecorderMaker | None = None,
+        record_optimizer: bool = False,
+    ) -> None:
+        self.generator = torch.Generator(device)
+        self._model = model
+        self._objective = objective
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._device = device
+        self._num_parts = num_parts
+        self._autocast = autocast
+        self._clip_grad_norm = clip_grad_norm
+        self._has_ranks = has_ranks
+        self._recorded_part: Recorded[PartResult] | None = None
+        self._recorded_finish: Recorded[None] | None = None
+        if make_recorder is not None:
+            self._recorded_part = Recorded(self._compute, make_recorder([self.generator]), device)
+            if record_optimizer:
+                hold_rates_in_tensors(optimizer, device)
+                self._recorded_finish = Recorded(self._update, make_recorder([]), device)
+
+    def part(self, clips_NCTHW: Tensor, labels_N: Tensor, *, last: bool = True) -> PartResult:
+        """Add the gradients of a part of the batch; all its clips share BatchNorm statistics.
+
+        Args:
+            clips_NCTHW, labels_N: on any device; only what is recorded needs the same shapes always.
+            last: whether `finish` comes next.
+        """
+        if self._recorded_part is not None:
+            with span("replay") if self._recorded_part.is_recorded else nullcontext():
+                result = self._recorded_part(clips_NCTHW, labels_N)
+            return PartResult(
+                result.embeddings_ND, {name: value.clone() for name, value in result.logged.items()}
+            )
+        clips_NCTHW = clips_NCTHW.to(self._device, non_blocking=True)
+        labels_N = labels_N.to(self._device, non_blocking=True)
+        with self._exchange(last):
+            return self._compute(clips_NCTHW, labels_N)
+
+    def finish(self) -> None:
+        """Clip, update the weights, and forget the gradients."""
+        with span("optimizer"):
+            if self._recorded_finish is not None:
+                self._recorded_finish()
+            else:
+                self._update()
+
+    def _compute(self, clips_NCTHW: Tensor, labels_N: Tensor) -> PartResult:
+        enabled = self._autocast is not None
+        with span("forward"), torch.autocast(self._device.type, dtype=self._autocast, enabled=enabled):
+            embeddings_ND = self._model(clips_NCTHW)
+        with span("loss"):
+            loss = self._objective(embeddings_ND, labels_N, generator=self.generator)
+            scaled = self._scaler.scale(loss.total / self._num_parts)
+        with span("backward"):
+            scaled.backward()  # type: ignore[no-untyped-call]
+        return PartResult(embeddings_ND.detach(), loss.logged)
+
+    def _update(self) -> None:
+        if self._clip_grad_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self._clip_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        # A graph knows gradients by their place in memory.
+        self._optimizer.zero_grad(set_to_none=self._recorded_part is None)
+
+    def _exchange(self, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients with a step's last part alone; DDP must know in its forward pass."""
+        if last or not self._has_ranks:
+            return nullcontext()
+        waiting: AbstractContextManager[object] = self._model.no_sync()  # type: ignore[operator]
+        return waiting
