@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, compare, data, evaluate, machine, profile, report, store, train, use
+from slicfast.cli import bench, compare, data, evaluate, machine, profile, report, store, synth, train, use
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = (
@@ -69,6 +69,7 @@ def _start(
     set_up_logging()
 
 
+synth.register(app)
 data.register(app)
 store.register(app)
 train.register(app)

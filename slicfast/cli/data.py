@@ -1,4 +1,4 @@
-"""`slicfast synth` and `slicfast prepare`: videos, and the clip store made of them."""
+"""`slicfast prepare`: a clip store made of any videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ MAX_SHOWN = 20  # lines about single videos
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=examples(("slicfast synth data/demo --seed 1", "")))(synth)
     app.command(
         epilog=examples(
             ("slicfast prepare data/demo data/demo-store", "a folder with a folder a class"),
@@ -31,56 +30,6 @@ def register(app: typer.Typer) -> None:
             ("slicfast prepare videos store --codec vp9", "several times smaller, dearer to read"),
         )
     )(prepare)
-
-
-def synth(
-    root: Annotated[
-        Path,
-        typer.Argument(metavar="ROOT", help="Folder to write; new or empty, or this same set begun before."),
-    ],
-    seed: Annotated[
-        int | None, typer.Option(help="Decides every body, scene and camera.", show_default=False)
-    ] = None,
-    actions: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Classes, with commas between.", show_default=False)
-    ] = None,
-    train_groups: Annotated[
-        int | None, typer.Option(help="Training scenes a class.", show_default=False)
-    ] = None,
-    val_groups: Annotated[
-        int | None, typer.Option(help="Validation scenes a class.", show_default=False)
-    ] = None,
-    test_groups: Annotated[int | None, typer.Option(help="Test scenes a class.", show_default=False)] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames a video.", show_default=False)] = None,
-    shared_scenes: Annotated[
-        bool | None,
-        typer.Option("--shared-scenes", help="Every scene shows all classes.", show_default=False),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one a core.", min=0)] = 0,
-) -> None:
-    """Write a small data set of drawn people in action, as real video files.
-
-    Bodies, textures and places of the test videos are never seen in training: motion alone tells the class.
-    A set that is there already is left as it is, an interrupted one is completed.
-    """
-    from slicfast.data.synthetic import SyntheticConfig, write_dataset
-
-    given: dict[str, Any] = {
-        "seed": seed,
-        "actions": None if actions is None else tuple(name.strip() for name in actions.split(",")),
-        "train_groups": train_groups,
-        "val_groups": val_groups,
-        "test_groups": test_groups,
-        "num_frames": num_frames,
-        "shared_scenes": shared_scenes,
-    }
-    config = SyntheticConfig(**{name: value for name, value in given.items() if value is not None})
-    with track("Drawing", unit="videos") as bar:
-        summary = write_dataset(root, config, workers, bar.report)
-    counts = ", ".join(f"{number} {split}" for split, number in summary.num_videos.items())
-    state = f"{summary.num_written} written now" if summary.num_written else "all there already"
-    say(f"{root}: {counts} videos of {summary.num_classes} classes, {format_bytes(summary.bytes)} ({state})")
-    say(f"next: slicfast prepare {root} {root}-store")
 
 
 def prepare(

@@ -35,7 +35,9 @@ class SyntheticConfig:
         camera: how far the camera pans and zooms; 0 is a tripod, 1 a hand.
         texture: contrast of what the background is covered with; 0 leaves soft colours.
         bright_figures: light figures before dark backgrounds; otherwise both of any brightness.
-        place: how far from the middle of the picture a figure's way may lie, in picture widths.
+        figure_size: least and greatest height of a figure, in picture heights.
+        place: how far to a side of the picture's middle a figure's way may lie, in picture widths.
+        rise: how far above or below its usual place a figure may stand, in picture heights.
         glide: how far a figure moves through the picture, slowly to and fro, in picture widths.
         body_variation: how far proportions depart from the average; 1 is 15 %.
         tempo_variation: standard deviation of the logarithm of a video's tempo.
@@ -66,7 +68,9 @@ class SyntheticConfig:
     camera: float = 0.3
     texture: float = 0.3
     bright_figures: bool = True
+    figure_size: tuple[float, float] = (0.58, 0.76)
     place: float = 0.08
+    rise: float = 0.08
     glide: float = 0.15
     body_variation: float = 0.6
     tempo_variation: float = 0.12
@@ -95,12 +99,16 @@ class SyntheticConfig:
             "camera",
             "texture",
             "place",
+            "rise",
             "glide",
             "body_variation",
             "tempo_variation",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative; got {getattr(self, name)}")
+        smallest, largest = self.figure_size
+        if not 0.1 <= smallest <= largest <= 1.0:
+            raise ConfigError(f"figure_size must be 0.1 <= least <= greatest <= 1; got {smallest}, {largest}")
         if min(self.width, self.height) < 32 or self.width % 2 or self.height % 2:
             raise ConfigError(
                 f"width and height must be even and at least 32; got {self.width} x {self.height}"
@@ -134,7 +142,9 @@ def render(video: PlannedVideo, config: SyntheticConfig) -> Clip:
     body = random_body(scene, config.body_variation, config.bright_figures)
     background = _background(scene, config)
     yaw = float(scene.choice([-1, 1]) * scene.uniform(0.35, 0.95) + own.normal(0, 0.08))
-    size = float(scene.uniform(0.58, 0.76) * own.uniform(0.93, 1.07))  # body height in picture heights
+    size = float(
+        scene.uniform(*config.figure_size) * own.uniform(0.93, 1.07)
+    )  # body height in picture heights
 
     cycle = ACTIONS[video.action].cycle_frames * float(np.exp(own.normal(0, config.tempo_variation)))
     start = float(own.uniform(0, 2 * np.pi))
@@ -146,7 +156,7 @@ def render(video: PlannedVideo, config: SyntheticConfig) -> Clip:
     feet = np.array(
         [
             width / 2 + own.uniform(-1, 1) * config.place * width,
-            height * (0.5 + 0.5 * size + own.uniform(-0.08, 0.08)),
+            height * (0.5 + 0.5 * size + own.uniform(-config.rise, config.rise)),
         ]
     )
     swing_T = np.sin(2 * np.pi * (own.uniform() + np.arange(num_frames) / own.uniform(50, 90)))

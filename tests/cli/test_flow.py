@@ -27,6 +27,14 @@ SYNTH = (
     1,
     "--num-frames",
     20,
+    "--min-videos",
+    2,
+    "--max-videos",
+    4,
+    "--figure-size",
+    "0.6,0.7",
+    "--camera",
+    0.2,
 )
 SMALL = (
     "data.clip_length=4",

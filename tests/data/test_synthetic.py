@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from slicfast.data.synthetic import SyntheticConfig, plan, render, write_dataset
+from slicfast.data.synthetic import MARKER, SyntheticConfig, plan, render, write_dataset
 from slicfast.data.synthetic_figures import ACTIONS
 from slicfast.errors import ConfigError, DataError
 
@@ -24,6 +26,16 @@ SMALL = SyntheticConfig(
     height=48,
     num_frames=6,
 )
+DEMO_MEANS = (74.580, 57.500, 46.142)  # red, green, blue of the demo's first video
+HARD: dict[str, Any] = {
+    "width": 64,
+    "height": 48,
+    "camera": 0.5,
+    "texture": 0.5,
+    "figure_size": (0.5, 0.7),
+    "place": 0.2,
+    "rise": 0.12,
+}
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -117,6 +129,87 @@ def test_all_classes_move_equally_much() -> None:
     assert means.max() / means.min() < 1.5, dict(zip(energy, means.round(2), strict=True))
 
 
+def test_with_a_moving_camera_energy_does_not_tell_the_class() -> None:
+    """A class's energies lie among the others': the nearest mean guesses little better than chance."""
+    config = SyntheticConfig(
+        train_groups=8, val_groups=0, test_groups=0, min_videos=2, max_videos=2, num_frames=16, **HARD
+    )
+    videos = plan(config)
+    energy_V = np.array(
+        [np.abs(np.diff(render(video, config).astype(np.int16), axis=0)).mean() for video in videos]
+    )
+    class_V = np.array([config.actions.index(video.action) for video in videos])
+    is_first_V = np.array([video.group <= 4 for video in videos])
+    mean_C = np.array([energy_V[is_first_V & (class_V == label)].mean() for label in range(8)])
+    guess_V = np.abs(energy_V[~is_first_V, None] - mean_C).argmin(axis=1)
+    assert (guess_V == class_V[~is_first_V]).mean() < 0.35
+    low, high = np.quantile(energy_V, [0.25, 0.75])
+    for label in range(8):
+        own_V = energy_V[class_V == label]
+        assert own_V.min() < high and own_V.max() > low
+
+
+def test_frame_differences_tell_classes_on_a_tripod_and_hardly_where_places_and_sizes_vary() -> None:
+    def recall(**factors: object) -> float:
+        config = SyntheticConfig(
+            train_groups=5, val_groups=3, test_groups=0, min_videos=2, max_videos=2, num_frames=16, **factors
+        )
+        moved: dict[str, list[np.ndarray]] = {"train": [], "val": []}
+        actions: dict[str, list[str]] = {"train": [], "val": []}
+        for video in plan(config):
+            clip = render(video, config).astype(np.float32).mean(axis=3)
+            small = np.abs(np.diff(clip, axis=0)).mean(axis=0)
+            moved[video.split].append(small.reshape(24, 2, 32, 2).mean(axis=(1, 3)).reshape(-1))
+            actions[video.split].append(video.action)
+        unit = {split: np.stack(rows) for split, rows in moved.items()}
+        unit = {split: rows / np.linalg.norm(rows, axis=1, keepdims=True) for split, rows in unit.items()}
+        nearest = (unit["val"] @ unit["train"].T).argmax(axis=1)
+        found = [actions["train"][place] == own for place, own in zip(nearest, actions["val"], strict=True)]
+        return float(np.mean(found))
+
+    easy = {"camera": 0.0, "glide": 0.0, "place": 0.0, "rise": 0.0}
+    assert recall(width=64, height=48, **easy) > 0.5
+    assert recall(**HARD) < 0.3  # chance is 0.125
+
+
+def test_a_figure_stays_within_the_sizes_and_places_asked_for() -> None:
+    """The rows and columns that a bright figure covers before a dark wall."""
+    still = replace(SMALL, camera=0.0, texture=0.0, glide=0.0, num_frames=1, width=96, height=72)
+    small = replace(still, figure_size=(0.3, 0.35), place=0.0, rise=0.0)
+    large = replace(small, figure_size=(0.75, 0.8))
+    aside = replace(small, place=0.3)
+
+    def bright(config: SyntheticConfig) -> list[np.ndarray]:
+        return [np.argwhere(render(video, config)[0].min(axis=2) > 120) for video in plan(config)]
+
+    def heights(config: SyntheticConfig) -> float:
+        return float(np.mean([np.ptp(where[:, 0]) for where in bright(config)]))
+
+    assert heights(large) > 1.7 * heights(small)
+    centres, moved = ([where[:, 1].mean() for where in bright(config)] for config in (small, aside))
+    assert np.ptp(moved) > np.ptp(centres)
+
+
+def test_a_set_drawn_before_a_factor_could_be_chosen_is_recognised(tmp_path: Path) -> None:
+    write_dataset(tmp_path, SMALL, workers=1)
+    marker = json.loads((tmp_path / MARKER).read_text())
+    for factor in ("figure_size", "rise"):
+        del marker[factor]
+    (tmp_path / MARKER).write_text(json.dumps(marker))
+    assert write_dataset(tmp_path, SMALL, workers=1).num_written == 0
+    with pytest.raises(DataError, match=r"other parameters \(rise\)"):
+        write_dataset(tmp_path, replace(SMALL, rise=0.2), workers=1)
+
+
+def test_the_demo_draws_what_it_always_drew() -> None:
+    """Means, not a digest: another OpenCV may round a pixel otherwise."""
+    config = SyntheticConfig()
+    video = plan(config)[0]
+    assert video.id == "train/walk/walk_g01_c01.mp4"
+    clip = render(video, config).astype(np.float64)
+    np.testing.assert_allclose(clip.mean(axis=(0, 1, 2)), DEMO_MEANS, atol=0.05)
+
+
 def test_a_tripod_leaves_the_background_still_and_a_hand_does_not() -> None:
     video = plan(SMALL)[0]
     tripod, hand = replace(SMALL, camera=0.0, texture=1.0), replace(SMALL, camera=1.0, texture=1.0)
@@ -154,6 +247,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         ({"codec": "vp9"}, "codec must be one of"),
         ({"min_videos": 8}, "min <= max"),
         ({"width": 63}, "even"),
+        ({"figure_size": (0.7, 0.5)}, "figure_size must be 0.1 <= least <= greatest"),
         ({"camera": -1.0}, "camera must not be negative"),
     ],
 )
