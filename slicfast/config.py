@@ -108,6 +108,7 @@ class ModelConfig(Section):
     width: Positive = 1.0  # channels times this
     max_pool: bool = False  # after the stem
     conv1_temporal_stride: PositiveInt = 1
+    conv1_temporal_size: PositiveInt | None = None  # frames of the first kernel; null: 7, of R(2+1)D 3
     # How the first convolution is computed; always the same function of the same weights.
     stem: Literal["direct", "padded", "space_to_depth"] = "direct"
     projection_hidden: PositiveInt = 2048

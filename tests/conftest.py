@@ -15,10 +15,11 @@ from slicfast.data.prepare import prepare
 from slicfast.data.prepare_flow import prepare_flow
 from slicfast.data.store import ClipStore
 from slicfast.data.store_writer import StoreSettings, StoreWriter
-from slicfast.device import cap_onednn
+from slicfast.device import cap_onednn, ensure_torchvision_imports
 
 TINY_SIZE = (40, 32)  # width, height
 
+ensure_torchvision_imports()  # before any test imports timm or torchvision
 cap_onednn()  # before the first convolution, whichever test has it
 torch.set_num_threads(1)  # tests run side by side, one a core
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start

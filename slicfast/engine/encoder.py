@@ -12,6 +12,9 @@ from slicfast.errors import ConfigError
 from slicfast.models.heads import Projection
 from slicfast.models.registry import create_backbone
 
+# Keys of the model section that are the backbone's own.
+BACKBONE_OPTIONS = ("width", "max_pool", "conv1_temporal_stride", "conv1_temporal_size", "stem")
+
 
 class Features(NamedTuple):
     """What one forward pass gives: ``pooled`` (N, F) and ``projection`` (N, D)."""
@@ -58,16 +61,15 @@ def build_encoder(config: ModelConfig) -> VideoEncoder:
     """A freshly initialised encoder.
 
     Raises:
-        ConfigError: a name that timm's registry does not have, or that is not a video backbone.
+        ConfigError: a name that timm's registry does not have, that is not a video backbone, or that has no
+            such option as one of these keys.
     """
-    options: dict[str, object] = {}
-    if config.name.startswith("slic_"):
-        options = {
-            "width": config.width,
-            "max_pool": config.max_pool,
-            "conv1_temporal_stride": config.conv1_temporal_stride,
-            "stem": config.stem,
-        }
+    # What is as by default is left to the network, so that one without such an option takes the rest.
+    options = {
+        key: value
+        for key in BACKBONE_OPTIONS
+        if (value := getattr(config, key)) != ModelConfig.model_fields[key].default
+    }
     backbone = create_backbone(config.name, **options)
     projection = Projection(
         int(cast(int, backbone.num_features)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import timm
@@ -31,7 +32,12 @@ def create_backbone(name: str, **options: Any) -> nn.Module:
     try:
         model = timm.create_model(name, num_classes=0, **options)
     except TypeError as error:
-        raise ConfigError(f"model.name={name} does not take these options: {error}") from None
+        found = re.search(r"argument '(\w+)'", str(error))
+        if found is None:
+            raise ConfigError(f"model.name={name} cannot be made: {error}") from None
+        raise ConfigError(
+            f"model.name={name} has no option '{found[1]}'; leave model.{found[1]} as it is by default"
+        ) from None
     if not any(isinstance(module, nn.Conv3d) for module in model.modules()):
         raise ConfigError(
             f"model.name={name} is an image network, without a convolution over time;"

@@ -1,4 +1,4 @@
-"""3-D ResNets: ResNet-10, 18, 34 and 50 with every convolution inflated to time (Hara et al., CVPR 2018).
+"""3-D ResNets: ResNet-10 to 200 with every convolution inflated to time (Hara et al., CVPR 2018).
 
 Parameter names are the field's own (`conv1.weight`, `layer1.0.conv1.weight`, `layer2.0.downsample.0.weight`),
 so that published checkpoints fit. Projection shortcuts are "B": a 1 x 1 x 1 convolution and BatchNorm.
@@ -7,25 +7,29 @@ Legend: N clips, C channels, T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from slicfast.errors import ConfigError, one_of
-from slicfast.models.stem import FORMS, StemConv, StemForm
+from slicfast.models.attention import ATTENTIONS, Attention, NonLocal, in_block
+from slicfast.models.backbone import VideoBackbone, cfg, create, initialise, require_width, scaled_channels
+from slicfast.models.stem import StemConv, StemForm
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 STAGE_STRIDES = (1, 2, 2, 2)
-
-
-def scaled_channels(channels: int, width: float) -> int:
-    """`channels * width` as the nearest multiple of 8, at least 8: what vector and tensor units want."""
-    return max(8, 8 * math.floor(channels * width / 8 + 0.5))
+DEPTHS: dict[int, tuple[int, ...]] = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+NON_LOCAL_STAGES = (2, 3)  # every other block of these (Wang et al., CVPR 2018)
 
 
 def conv3x3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv3d:
@@ -41,19 +45,31 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        downsample: nn.Module | None,
+        attention: Attention | None = None,
+    ) -> None:
         super().__init__()
-        self.conv1 = conv3x3x3(in_channels, channels, stride)
+        self.conv1 = self.make_conv(in_channels, channels, stride, in_channels)
         self.bn1 = nn.BatchNorm3d(channels)
-        self.conv2 = conv3x3x3(channels, channels)
+        self.conv2 = self.make_conv(channels, channels, 1, in_channels)
         self.bn2 = nn.BatchNorm3d(channels)
+        self.attention = in_block(attention, channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
+
+    @staticmethod
+    def make_conv(in_channels: int, channels: int, stride: int, block_in_channels: int) -> nn.Module:
+        return conv3x3x3(in_channels, channels, stride)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         shortcut = x_NCTHW if self.downsample is None else self.downsample(x_NCTHW)
         out = self.relu(self.bn1(self.conv1(x_NCTHW)))
-        out = self.bn2(self.conv2(out))
+        out = self.attention(self.bn2(self.conv2(out)))
         return cast(Tensor, self.relu(out + shortcut))
 
 
@@ -62,7 +78,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        downsample: nn.Module | None,
+        attention: Attention | None = None,
+    ) -> None:
         super().__init__()
         self.conv1 = conv1x1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm3d(channels)
@@ -70,6 +93,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm3d(channels)
         self.conv3 = conv1x1x1(channels, channels * self.expansion)
         self.bn3 = nn.BatchNorm3d(channels * self.expansion)
+        self.attention = in_block(attention, channels * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -77,11 +101,11 @@ class Bottleneck(nn.Module):
         shortcut = x_NCTHW if self.downsample is None else self.downsample(x_NCTHW)
         out = self.relu(self.bn1(self.conv1(x_NCTHW)))
         out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        out = self.attention(self.bn3(self.conv3(out)))
         return cast(Tensor, self.relu(out + shortcut))
 
 
-class ResNet3D(nn.Module):
+class ResNet3D(VideoBackbone):
     """Clips (N, C, T, H, W), normalised, to pooled features (N, num_features), or to logits.
 
     Args:
@@ -94,7 +118,9 @@ class ResNet3D(nn.Module):
         width: channels of every layer times this, rounded to a multiple of 8.
         max_pool: a max-pool of 3 x 3 x 3, stride 2, after the stem (SLIC: none).
         conv1_temporal_stride: stride of the stem in time; in space it is 2.
+        conv1_temporal_size: frames of the stem's kernel, an odd number; in space it is 7 x 7.
         stem: how the first convolution is computed; all forms are the same function of the same weights.
+        attention: "se" or "cbam" in every block, or "non_local" after every other one of stages 2 and 3.
 
     Raises:
         ConfigError: an option outside its range.
@@ -111,152 +137,161 @@ class ResNet3D(nn.Module):
         width: float = 1.0,
         max_pool: bool = False,
         conv1_temporal_stride: int = 1,
+        conv1_temporal_size: int = 7,
         stem: StemForm = "direct",
+        attention: Attention | None = None,
     ) -> None:
-        super().__init__()
-        if not width > 0 or conv1_temporal_stride < 1:
-            raise ConfigError(
-                f"width must be above 0 and conv1_temporal_stride at least 1;"
-                f" got {width} and {conv1_temporal_stride}"
-            )
-        if stem not in FORMS:
-            raise ConfigError(one_of("stem", stem, FORMS))
+        super().__init__(in_chans, drop_rate)
+        require_width(width)
+        if attention is not None and attention not in ATTENTIONS:
+            raise ConfigError(one_of("attention", attention, ATTENTIONS))
         channels = [scaled_channels(stage, width) for stage in STAGE_CHANNELS]
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        self.conv1 = StemConv(in_chans, channels[0], conv1_temporal_stride, stem)
+        self.conv1 = self.make_stem(channels[0], width, conv1_temporal_stride, conv1_temporal_size, stem)
         self.bn1 = nn.BatchNorm3d(channels[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1) if max_pool else nn.Identity()
         pooling = 2 if max_pool else 1
-        self.stem_temporal_stride = conv1_temporal_stride * pooling
-        self.spatial_stride = 2 * pooling
+        self.min_frames = conv1_temporal_stride * pooling
+        reduction = 2 * pooling
 
         self.feature_info = [{"num_chs": channels[0], "reduction": 2, "module": "relu"}]
         layers = []
         in_channels = channels[0]
         for number, (stage, depth, stride) in enumerate(zip(channels, depths, STAGE_STRIDES, strict=True), 1):
-            layers.append(_stage(block, in_channels, stage, depth, stride))
+            layers.append(_stage(block, in_channels, stage, depth, stride, attention, number))
             in_channels = stage * block.expansion
-            self.spatial_stride *= stride
+            reduction *= stride
             self.feature_info.append(
-                {"num_chs": in_channels, "reduction": self.spatial_stride, "module": f"layer{number}"}
+                {"num_chs": in_channels, "reduction": reduction, "module": f"layer{number}"}
             )
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.num_features = self.head_hidden_size = in_channels
-        self.reset_classifier(num_classes, global_pool)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.min_size = reduction // 2 + 1
+        self.set_head(in_channels, num_classes, global_pool)
+        initialise(self)
 
-    def forward_features(self, clips_NCTHW: Tensor) -> Tensor:
-        """Feature map (N, num_features, t, h, w). Raises ConfigError for an input of the wrong shape."""
-        self._check(clips_NCTHW.shape)
+    def make_stem(
+        self, channels: int, width: float, temporal_stride: int, temporal_size: int, form: StemForm
+    ) -> nn.Module:
+        """The first convolution."""
+        return StemConv(self.in_chans, channels, temporal_stride, form, temporal_size)
+
+    def forward_map(self, clips_NCTHW: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(clips_NCTHW))))
         return cast(Tensor, self.layer4(self.layer3(self.layer2(self.layer1(x)))))
 
-    def forward_head(self, features_NCTHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pooled features (N, num_features), or logits where there is a classifier and not `pre_logits`."""
-        if not self.global_pool:
-            return features_NCTHW
-        pooled_NC = features_NCTHW.mean(dim=(2, 3, 4))
-        if self.drop_rate:
-            pooled_NC = F.dropout(pooled_NC, self.drop_rate, self.training)
-        logits_NK: Tensor = pooled_NC if pre_logits else self.fc(pooled_NC)
-        return logits_NK
-
-    def forward(self, clips_NCTHW: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(clips_NCTHW))
-
-    def get_classifier(self) -> nn.Module:
-        """The classifier, an identity where there are no classes."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier for so many classes; 0 for none. Raises ConfigError for an unknown pooling."""
-        if global_pool is not None:
-            if global_pool not in ("avg", ""):
-                raise ConfigError(one_of("global_pool", global_pool, ("avg", "")))
-            self.global_pool = global_pool
-        if num_classes and not self.global_pool:
-            raise ConfigError("a classifier needs pooled features: set global_pool='avg' or num_classes=0")
-        self.num_classes = num_classes
-        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def _check(self, shape: torch.Size) -> None:
-        if len(shape) != 5 or shape[1] != self.in_chans:
-            raise ConfigError(f"expected clips (N, {self.in_chans}, T, H, W); got {tuple(shape)}")
-        # From here on down, padding outweighs the picture: the last strided layer would see a single pixel.
-        min_size, min_frames = self.spatial_stride // 2 + 1, self.stem_temporal_stride
-        if min(shape[3:]) < min_size or shape[2] < min_frames:
-            raise ConfigError(
-                f"clips of {shape[2]} x {shape[3]} x {shape[4]} (frames x rows x columns) are too small for"
-                f" the network's strides: they must have at least {min_frames} x {min_size} x {min_size};"
-                " raise data.clip_length or data.crop_size"
-            )
-
 
 def _stage(
-    block: type[BasicBlock | Bottleneck], in_channels: int, channels: int, depth: int, stride: int
+    block: type[BasicBlock | Bottleneck],
+    in_channels: int,
+    channels: int,
+    depth: int,
+    stride: int,
+    attention: Attention | None,
+    number: int,
 ) -> nn.Sequential:
-    """Blocks in a row, of which the first has the stride."""
+    """Blocks in a row, of which the first has the stride; their names are their places."""
     out_channels = channels * block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(conv1x1x1(in_channels, out_channels, stride), nn.BatchNorm3d(out_channels))
-    blocks = [block(in_channels, channels, stride, downsample)]
-    blocks += [block(out_channels, channels, 1, None) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)
+    stage = nn.Sequential(block(in_channels, channels, stride, downsample, attention))
+    for place in range(1, depth):
+        stage.add_module(str(place), block(out_channels, channels, 1, None, attention))
+        if attention == "non_local" and number in NON_LOCAL_STAGES and place % 2 == 1:
+            stage.add_module(f"non_local_{place}", NonLocal(out_channels))
+    return stage
 
 
-def _cfg() -> dict[str, Any]:
-    return {
-        "num_classes": 0,
-        "input_size": (3, 128, 128),  # timm knows no time axis; SLIC takes 16 frames
-        "interpolation": "bilinear",
-        "first_conv": "conv1",
-        "classifier": "fc",
-    }
+def _create(variant: str, pretrained: bool, attention: Attention | None = None, **kwargs: Any) -> ResNet3D:
+    depth = int(variant.split("_")[2])
+    block = BasicBlock if depth < 50 else Bottleneck
+    network: ResNet3D = create(
+        ResNet3D, variant, pretrained, block=block, depths=DEPTHS[depth], attention=attention, **kwargs
+    )
+    return network
 
 
 default_cfgs = generate_default_cfgs(
-    {name: _cfg() for name in ("slic_r3d_10", "slic_r3d_18", "slic_r3d_34", "slic_r3d_50")}
+    {
+        **{f"slic_r3d_{depth}": cfg() for depth in DEPTHS},
+        **{f"slic_r3d_{depth}_{kind}": cfg() for depth in (18, 50) for kind in ATTENTIONS},
+    }
 )
-
-
-def _create(
-    variant: str, pretrained: bool, block: type[BasicBlock | Bottleneck], depths: Sequence[int], **kwargs: Any
-) -> ResNet3D:
-    return build_model_with_cfg(
-        ResNet3D,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3, 4)},
-        block=block,
-        depths=depths,
-        **kwargs,
-    )
 
 
 @register_model
 def slic_r3d_10(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
     """3-D ResNet-10."""
-    return _create("slic_r3d_10", pretrained, BasicBlock, (1, 1, 1, 1), **kwargs)
+    return _create("slic_r3d_10", pretrained, **kwargs)
 
 
 @register_model
 def slic_r3d_18(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
     """3-D ResNet-18, SLIC's backbone."""
-    return _create("slic_r3d_18", pretrained, BasicBlock, (2, 2, 2, 2), **kwargs)
+    return _create("slic_r3d_18", pretrained, **kwargs)
 
 
 @register_model
 def slic_r3d_34(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
     """3-D ResNet-34."""
-    return _create("slic_r3d_34", pretrained, BasicBlock, (3, 4, 6, 3), **kwargs)
+    return _create("slic_r3d_34", pretrained, **kwargs)
 
 
 @register_model
 def slic_r3d_50(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
     """3-D ResNet-50."""
-    return _create("slic_r3d_50", pretrained, Bottleneck, (3, 4, 6, 3), **kwargs)
+    return _create("slic_r3d_50", pretrained, **kwargs)
+
+
+@register_model
+def slic_r3d_101(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-101."""
+    return _create("slic_r3d_101", pretrained, **kwargs)
+
+
+@register_model
+def slic_r3d_152(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-152."""
+    return _create("slic_r3d_152", pretrained, **kwargs)
+
+
+@register_model
+def slic_r3d_200(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-200."""
+    return _create("slic_r3d_200", pretrained, **kwargs)
+
+
+@register_model
+def slic_r3d_18_se(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-18 with squeeze-and-excitation in every block."""
+    return _create("slic_r3d_18_se", pretrained, "se", **kwargs)
+
+
+@register_model
+def slic_r3d_18_cbam(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-18 with CBAM in every block."""
+    return _create("slic_r3d_18_cbam", pretrained, "cbam", **kwargs)
+
+
+@register_model
+def slic_r3d_18_non_local(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-18 with two non-local blocks."""
+    return _create("slic_r3d_18_non_local", pretrained, "non_local", **kwargs)
+
+
+@register_model
+def slic_r3d_50_se(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-50 with squeeze-and-excitation in every block."""
+    return _create("slic_r3d_50_se", pretrained, "se", **kwargs)
+
+
+@register_model
+def slic_r3d_50_cbam(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-50 with CBAM in every block."""
+    return _create("slic_r3d_50_cbam", pretrained, "cbam", **kwargs)
+
+
+@register_model
+def slic_r3d_50_non_local(pretrained: bool = False, **kwargs: Any) -> ResNet3D:
+    """3-D ResNet-50 with five non-local blocks."""
+    return _create("slic_r3d_50_non_local", pretrained, "non_local", **kwargs)

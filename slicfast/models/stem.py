@@ -4,8 +4,9 @@ Three input channels are fewer than a matrix unit's operand holds. `padded` adds
 `space_to_depth` folds 2 x 2 pixels into 12 channels, so that the 7 x 7 kernel of stride 2 becomes one of
 4 x 4 and stride 1, in which 49 of 64 taps carry weight.
 
-The parameter keeps its published shape in every form, (C, 3, 7, 7, 7): checkpoints fit, optimizers see one
-tensor, and gradients are those of the direct form. Legend: N clips, C channels, T frames, H rows, W columns.
+The parameter keeps its published shape in every form, (C, 3, t, 7, 7) with t frames: checkpoints fit,
+optimizers see one tensor, and gradients are those of the direct form. Legend: N clips, C channels, T frames,
+H rows, W columns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slicfast.errors import ConfigError, one_of
+
 StemForm = Literal["direct", "padded", "space_to_depth"]
 FORMS: tuple[StemForm, ...] = ("direct", "padded", "space_to_depth")
 
@@ -23,14 +26,28 @@ PADDED_CHANNELS = 4
 
 
 class StemConv(nn.Conv3d):
-    """A convolution of 7 x 7 x 7, stride (t, 2, 2), padding 3, without bias, computed as `form` says.
+    """A convolution over `temporal_size` frames, an odd number, and 7 x 7 pixels, computed as `form` says.
 
-    Pictures of odd height or width are computed directly, since 2 x 2 pixels do not tile them.
+    Its stride is (temporal_stride, 2, 2); it is padded to keep the middle of its kernel on the clip, and has
+    no bias. Pictures of odd height or width are computed directly, since 2 x 2 pixels do not tile them.
+
+    Raises:
+        ConfigError: a number or form outside its range.
     """
 
-    def __init__(self, in_channels: int, channels: int, temporal_stride: int, form: StemForm) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, temporal_stride: int, form: StemForm, temporal_size: int = 7
+    ) -> None:
+        if form not in FORMS:
+            raise ConfigError(one_of("stem", form, FORMS))
+        require_temporal(temporal_stride, temporal_size)
         super().__init__(
-            in_channels, channels, kernel_size=7, stride=(temporal_stride, 2, 2), padding=3, bias=False
+            in_channels,
+            channels,
+            kernel_size=(temporal_size, 7, 7),
+            stride=(temporal_stride, 2, 2),
+            padding=(temporal_size // 2, 3, 3),
+            bias=False,
         )
         self.form: StemForm = form
 
@@ -44,9 +61,16 @@ class StemConv(nn.Conv3d):
                 space_to_depth(input),
                 fold_kernel(self.weight),
                 stride=(self.stride[0], 1, 1),
-                padding=(3, 0, 0),
+                padding=(self.kernel_size[0] // 2, 0, 0),
             )
         return super().forward(input)
+
+
+def require_temporal(stride: int, size: int) -> None:
+    if stride < 1 or size < 1 or size % 2 == 0:
+        raise ConfigError(
+            f"conv1_temporal_stride must be at least 1 and conv1_temporal_size odd; got {stride} and {size}"
+        )
 
 
 def _add_channels(x_NCTHW: Tensor, num: int) -> Tensor:
@@ -71,7 +95,7 @@ def space_to_depth(clips_NCTHW: Tensor) -> Tensor:
 
 
 def fold_kernel(weight: Tensor) -> Tensor:
-    """(C, in, 7, 7, 7) as (C, 4 in, 7, 4, 4), to go with `space_to_depth`.
+    """(C, in, t, 7, 7) as (C, 4 in, t, 4, 4), to go with `space_to_depth`.
 
     Output row o reads rows 2o - 3 to 2o + 3, which lie in places o - 2 to o + 1: of the eight rows there the
     first is not read, so the kernel gets a row and a column of zeros in front.

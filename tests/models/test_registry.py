@@ -18,7 +18,7 @@ def test_unknown_name_lists_the_names_and_the_nearest():
 
 
 def test_unknown_option_is_named():
-    with pytest.raises(ConfigError, match=r"slic_r3d_18 does not take these options: .*'depth'"):
+    with pytest.raises(ConfigError, match=r"slic_r3d_18 has no option 'depth'; leave model.depth as it is"):
         create_backbone("slic_r3d_18", depth=3)
 
 
