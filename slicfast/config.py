@@ -18,6 +18,10 @@ from slicfast.overrides import apply_override, dotted_keys, explain, read_yaml
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Of the clusterers that need them, as the paper's comparison sets them.
+MAX_DISTANCE = {"agglomerative": 0.24, "dbscan": 0.14, "optics": 0.20}
+MIN_SAMPLES = {"dbscan": 2, "optics": 3}
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -145,16 +149,23 @@ class OptimConfig(Section):
 
 
 class ClusterConfig(Section):
-    method: Literal["finch", "kmeans", "spherical_kmeans", "none"] = "finch"
+    method: Literal["finch", "kmeans", "spherical_kmeans", "agglomerative", "dbscan", "optics", "none"] = (
+        "finch"
+    )
     interval: PositiveInt = 5  # epochs between two clusterings
     start_epoch: NonNegativeInt = 0  # before it every video is its own cluster
     partition: NonNegativeInt = 0  # FINCH level, 0 the finest
+    finch_clusters: Annotated[int, Field(ge=2)] | None = None  # FINCH: so many clusters, in place of a level
     num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
     num_iterations: PositiveInt = 20
     num_starts: PositiveInt = 1
     # auto: the fastest measured, torch where nothing was; cuml computes kmeans only
     backend: Literal["auto", "torch", "cupy", "cuml"] = "auto"
     warm_start: bool = True  # k-means: from the previous round's centroids
+    # Cosine distance at which clusters end; None: agglomerative 0.24, dbscan 0.14, optics 0.2
+    max_distance: Positive | None = None
+    # dbscan and optics: rows within max_distance, itself among them, that make a row a core; None: 2 and 3
+    min_samples: PositiveInt | None = None
     features: Literal["projection", "pooled"] = "projection"
     # fresh: every training video is embedded anew; running: what the anchors of the last epoch left behind
     bank: Literal["fresh", "running"] = "fresh"
@@ -171,6 +182,8 @@ class ClusterConfig(Section):
             raise ValueError(
                 f"backend=cuml computes kmeans only, not {self.method}; take torch, cupy or auto"
             )
+        if self.backend == "cupy" and self.method in MAX_DISTANCE:
+            raise ValueError(f"scikit-learn computes {self.method}, not backend=cupy; take auto")
         return self
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,6 +136,33 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         microseconds = int((root / "cpu/cpu.cfs_quota_us").read_text())
         period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
         return None if microseconds <= 0 else microseconds / period_us
+    return None
+
+
+def free_memory_bytes() -> int:
+    """Memory that this process can still take; what caches would give back counts as free."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, AttributeError):
+        listed = Path("/proc/meminfo").read_text(encoding="utf-8")
+        free = int(re.search(r"MemAvailable:\s+(\d+) kB", listed)[1]) * 1024  # type: ignore[index]
+    granted = cgroup_memory()
+    return free if granted is None else min(free, granted)
+
+
+def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that the control group (version 2, then 1) leaves; None: no limit."""
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            granted = (root / limit).read_text().strip()
+            if granted == "max":
+                return None
+            listed = (root / used).with_name("memory.stat").read_text()
+            cached = re.search(rf"^{reclaimable} (\d+)", listed, re.MULTILINE)
+            taken = int((root / used).read_text()) - (int(cached[1]) if cached else 0)
+            return max(int(granted) - taken, 0)
     return None
 
 

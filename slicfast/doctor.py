@@ -22,6 +22,7 @@ from slicfast.device import (
     cpu_flags,
     dali_install_line,
     ensure_torchvision_imports,
+    free_memory_bytes,
     native_bf16,
     num_cores,
     require_dali,
@@ -105,25 +106,14 @@ def check_cores() -> Check:
 
 
 def check_memory() -> Check:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    available = free_memory_bytes() / GIB
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    match = re.search(
-        r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo")
-    )  # counts what caches would give back
-    available = int(match[1]) * 1024 / GIB if match else available
     found = f"{available:.1f} of {total:.1f} GiB available"
     if available < MIN_MEMORY_GIB:
         return Check(
             "memory", "warn", found, "close other programs, or lower train.batch_size and data.prefetch"
         )
     return Check("memory", "ok", found)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def check_disk(folder: Path) -> Check:

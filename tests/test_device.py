@@ -87,6 +87,25 @@ def test_container_quota_limits_the_cores(tmp_path: Path, monkeypatch: pytest.Mo
     assert device.num_cores() == 1
 
 
+def test_a_container_limits_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.cgroup_memory(tmp_path) is None
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory/memory.usage_in_bytes").write_text("700\n")
+    (tmp_path / "memory/memory.stat").write_text("inactive_file 5\ntotal_inactive_file 200\n")
+    assert device.cgroup_memory(tmp_path) == 500
+    (tmp_path / "memory.max").write_text("2000\n")  # version 2 comes first
+    (tmp_path / "memory.current").write_text("2500\n")
+    (tmp_path / "memory.stat").write_text("anon 9\ninactive_file 100\n")
+    assert device.cgroup_memory(tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.cgroup_memory(tmp_path) is None
+    monkeypatch.setattr(device, "cgroup_memory", lambda: 17)
+    assert device.free_memory_bytes() == 17
+    monkeypatch.setattr(device, "cgroup_memory", lambda: None)
+    assert 2**20 < device.free_memory_bytes() < 2**50
+
+
 def test_timm_imports_after_torchvision_was_made_ready() -> None:
     program = (
         "from slicfast.device import ensure_torchvision_imports as ready\n"

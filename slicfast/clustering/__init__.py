@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from slicfast.config import MAX_DISTANCE, MIN_SAMPLES
 from slicfast.errors import ConfigError, one_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Clustering", "cluster"]
 
-METHODS = ("finch", "kmeans", "spherical_kmeans")
+METHODS = ("finch", "kmeans", "spherical_kmeans", "agglomerative", "dbscan", "optics")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class Clustering:
 
     Attributes:
         labels: (N,) int64 from 0, every number used.
-        partitions: (N,) int64 labels a level, the finest first; one level for the k-means family.
-        centroids_KD: float32 on the bank's device; None for FINCH.
+        partitions: (N,) int64 labels a level, the finest first; only FINCH has several.
+        centroids_KD: float32 on the bank's device; of the k-means family, None for others.
         num_refilled: how often an empty cluster was given a row, over all iterations.
-        inertia: sum of squared Euclidean distances of the unit rows to their centroids; None for FINCH.
-        backend: what computed it: torch, cupy or cuml.
+        inertia: sum of squared Euclidean distances of the unit rows to their centroids; None as above.
+        backend: what computed it: torch, cupy, cuml or scikit-learn.
+        num_noise: rows that dbscan or optics left without a cluster; each has a label of its own.
     """
 
     labels: npt.NDArray[np.int64]
@@ -38,6 +40,7 @@ class Clustering:
     num_refilled: int = 0
     inertia: float | None = None
     backend: str = "torch"
+    num_noise: int = 0
 
 
 def cluster(
@@ -50,6 +53,8 @@ def cluster(
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
     seed: int = 0,
+    max_distance: float | None = None,
+    min_samples: int | None = None,
     backend: str = "auto",
 ) -> Clustering:
     """Cluster the rows of a feature bank by direction: every row is L2-normalised first.
@@ -57,25 +62,32 @@ def cluster(
     Args:
         bank_ND: one row a video, any floating type, on any device; the work is done there in float32. A
             tensor, a NumPy array, or what exports DLPack, such as a CuPy array, which is not copied.
-        method: finch (no parameters), kmeans (Euclidean), spherical_kmeans (cosine).
-        num_clusters: k-means family only, which needs it; at most N.
+        method: finch (no parameters), kmeans (Euclidean), spherical_kmeans (cosine), agglomerative (average
+            linkage of cosine distances), dbscan, optics (both by cosine distance).
+        num_clusters: the k-means family needs it; FINCH then merges until so many are left, whatever
+            `partition` says; at most N. The others find their own number.
         partition: FINCH level that becomes `labels`, 0 the finest; past the coarsest, the coarsest.
         num_iterations: most Lloyd iterations of a start.
         num_starts: k-means++ starts, the one with the least inertia is kept.
         init_KD: starting centroids in place of k-means++; then there is one start.
         seed: decides the k-means++ starts; the same on every device.
+        max_distance: agglomerative, dbscan, optics: the cosine distance at which clusters end; None: the
+            method's own.
+        min_samples: dbscan, optics: rows within `max_distance`, itself among them, that make a row a core;
+            None: the method's own.
         backend: torch, cupy (its own kernels, on a GPU), cuml (method kmeans, on a GPU), or auto: the fastest
             that was measured.
 
     Raises:
-        ConfigError: unknown method or backend; num_clusters missing or above N; init_KD of another shape;
-            cuml with another method than kmeans.
-        MachineError: cupy or cuml without a GPU, or not installed.
+        ConfigError: unknown method or backend; num_clusters missing, of a method that finds its own, or above
+            N; init_KD of another shape; a backend that does not compute the method.
         RunError: rows that are not finite (the encoder diverged) or all zero (it collapsed).
+        MachineError: cupy or cuml without a GPU, or not installed; agglomerative, dbscan or optics with more
+            pairs of rows than fit into memory.
     """
     if method not in METHODS:
         raise ConfigError(one_of("clustering method", method, METHODS))
-    from slicfast.clustering.backends import resolve_backend, rows_class
+    from slicfast.clustering.backends import resolve_backend
     from slicfast.clustering.bank import as_bank, exact_float32, normalize
 
     rows_ND = as_bank(bank_ND)
@@ -83,11 +95,16 @@ def cluster(
     with exact_float32(rows_ND.device):
         unit_ND = normalize(rows_ND)
         if method == "finch":
-            from slicfast.clustering.finch import finch
-
-            hold = rows_class(backend, unit_ND.device)
-            partitions = [labels_N.cpu().numpy() for labels_N in finch(unit_ND, hold)]
-            return Clustering(partitions[min(partition, len(partitions) - 1)], partitions, backend=backend)
+            return _finch(unit_ND, partition, num_clusters, backend)
+        if method in MAX_DISTANCE:
+            if num_clusters is not None:
+                raise ConfigError(f"{method} finds its own number of clusters; leave num_clusters out")
+            return _by_distance(
+                unit_ND,
+                method,
+                MAX_DISTANCE[method] if max_distance is None else max_distance,
+                MIN_SAMPLES.get(method, 1) if min_samples is None else min_samples,
+            )
         from slicfast.clustering.kmeans import kmeans
 
         if num_clusters is None:
@@ -106,3 +123,28 @@ def cluster(
     return Clustering(
         labels, [labels], found.centroids_KD, found.num_refilled, found.inertia, backend=backend
     )
+
+
+def _finch(unit_ND: Tensor, partition: int, num_clusters: int | None, backend: str) -> Clustering:
+    from slicfast.clustering.backends import rows_class
+    from slicfast.clustering.finch import finch
+
+    levels = finch(unit_ND, rows_class(backend, unit_ND.device))
+    labels_N = levels[min(partition, len(levels) - 1)]
+    if num_clusters is not None:
+        from slicfast.clustering.merging import required_partition
+
+        labels_N = required_partition(unit_ND, levels, num_clusters)
+    partitions = [level_N.cpu().numpy() for level_N in levels]
+    return Clustering(labels_N.cpu().numpy(), partitions, backend=backend)
+
+
+def _by_distance(unit_ND: Tensor, method: str, max_distance: float, min_samples: int) -> Clustering:
+    from slicfast.clustering import scikit
+
+    if method == "agglomerative":
+        labels_N = scikit.agglomerative(unit_ND, max_distance)
+    else:
+        labels_N = getattr(scikit, method)(unit_ND, max_distance, min_samples)
+    whole_N = scikit.own_clusters(labels_N)
+    return Clustering(whole_N, [whole_N], backend="scikit-learn", num_noise=int((labels_N < 0).sum()))

@@ -11,6 +11,7 @@ from torch import Tensor
 from slicfast.clustering.bank import sums_by_label
 from slicfast.clustering.halves import Candidates, exact_match, halve, torch_candidates
 from slicfast.clustering.neighbors import best_match, first_neighbors
+from slicfast.config import MAX_DISTANCE
 from slicfast.errors import ConfigError, MachineError, one_of
 
 BACKENDS = ("auto", "torch", "cupy", "cuml")
@@ -57,16 +58,20 @@ class HalvedRows(Rows):
 
 
 def resolve_backend(backend: str, method: str, device: torch.device) -> str:
-    """torch, cupy or cuml.
+    """torch, cupy, cuml or, for the methods that are its own, scikit-learn.
 
     Raises:
-        ConfigError: an unknown name; cuml with another method than kmeans.
+        ConfigError: an unknown name, or one that does not compute the method.
         MachineError: cupy or cuml for rows that are not on a GPU.
     """
     if backend not in BACKENDS:
         raise ConfigError(one_of("clustering backend", backend, BACKENDS))
     if backend == "cuml" and method != "kmeans":
         raise ConfigError(f"cuml computes kmeans only, not {method}; take backend torch or cupy, or auto")
+    if method in MAX_DISTANCE:
+        if backend == "cupy":
+            raise ConfigError(f"scikit-learn computes {method}, not cupy; take backend auto")
+        return "scikit-learn"
     if backend in ("cupy", "cuml") and device.type != "cuda":
         raise MachineError(
             f"clustering backend {backend} works on embeddings on a GPU, and these are on the {device.type};"

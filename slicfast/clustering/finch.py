@@ -25,7 +25,7 @@ def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:
     """
     has_direction_N = unit_ND.any(dim=1)
     if not bool(has_direction_N.all()):
-        return _with_lone_rows(finch(unit_ND[has_direction_N], hold), has_direction_N)
+        return with_lone_rows(finch(unit_ND[has_direction_N], hold), has_direction_N)
     rows = hold(unit_ND)
     neighbor_N, cosine_N = rows.first_neighbors()
     least_cosine = cosine_N.min()
@@ -45,7 +45,8 @@ def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:
     return partitions
 
 
-def _with_lone_rows(partitions: list[Tensor], is_clustered_N: Tensor) -> list[Tensor]:
+def with_lone_rows(partitions: list[Tensor], is_clustered_N: Tensor) -> list[Tensor]:
+    """The partitions of some rows as those of all, every other row a cluster of its own on each level."""
     whole = []
     for labels in partitions:
         num_clusters = int(labels.max()) + 1

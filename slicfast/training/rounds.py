@@ -17,6 +17,7 @@ import torch
 from slicfast.assignment import Assignment
 from slicfast.clustering import cluster
 from slicfast.clustering.quality import quality
+from slicfast.config import MAX_DISTANCE, MIN_SAMPLES, ClusterConfig
 from slicfast.distributed import average_buffers, broadcast
 from slicfast.engine.embedding import embed_videos, encoder_extractor
 from slicfast.errors import RunError, SlicfastError
@@ -107,12 +108,14 @@ def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.in
     result = cluster(
         bank_ND,
         config.method,
-        num_clusters=config.num_clusters,
+        num_clusters=_num_clusters(config),
         partition=config.partition,
         num_iterations=config.num_iterations,
         num_starts=config.num_starts,
         init_KD=state.centroids_KD if config.warm_start else None,
         seed=session.config.seed,
+        max_distance=config.max_distance,
+        min_samples=config.min_samples,
         backend=config.backend,
     )
     if result.centroids_KD is not None:
@@ -124,8 +127,17 @@ def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.in
         previous.labels_for(session.ids) if previous is not None else None,
         bank_ND,
     )
-    if config.method != "finch":
-        logged["num_refilled"] = result.num_refilled
-    else:
+    if config.method == "finch":
         logged["partition_sizes"] = [int(partition.max()) + 1 for partition in result.partitions]
+    elif result.centroids_KD is not None:
+        logged["num_refilled"] = result.num_refilled
+    elif config.method in MIN_SAMPLES:
+        logged["num_noise"] = result.num_noise
     return result.labels, logged
+
+
+def _num_clusters(config: ClusterConfig) -> int | None:
+    """What is asked of the method; those that go by distance find their own."""
+    if config.method == "finch":
+        return config.finch_clusters
+    return None if config.method in MAX_DISTANCE else config.num_clusters

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slicfast.assignment import Assignment
+from slicfast.clustering.scikit import require_memory
 from slicfast.config import Config
 from slicfast.data.flow_store import FlowStore, open_flow
 from slicfast.data.loader import ClipLoader
@@ -130,6 +131,8 @@ def open_session(
     """Build or restore. Raises ConfigError, DataError or RunError with one line for what does not fit."""
     store = ClipStore(config.data.store)
     rows_N = training_rows(store, config)
+    if config.cluster.method == "agglomerative":
+        require_memory(len(rows_N))  # now, rather than after the videos were embedded
     flow = training_flow(store, rows_N, config)
     has_flow_N = None if flow is None else flow.has(rows_N)
     sampler = SampleSampler(rows_N, store.num_frames[rows_N], config, has_flow_N)
