@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
 
 from slicfast.data.fetch import fetch
+from slicfast.data.lifeline import end_with_parent
 from slicfast.data.remote import FetchError, OutputFull
 from slicfast.data.source import with_fingerprint
 from slicfast.data.store_format import Source, VideoRecord
@@ -53,8 +54,9 @@ class _Line:
         return task, target
 
 
-def serve(descriptor: int) -> None:
-    """A worker's life: take tasks from the pipe until it closes."""
+def serve(descriptor: int, parent: int) -> None:
+    """A worker's life: take tasks from the pipe until it closes, or until the process `parent` is gone."""
+    end_with_parent(parent, descriptor)
     import cv2
 
     cv2.setNumThreads(1)

@@ -1,7 +1,8 @@
 """A pool of processes that transcode videos: one that crashes or hangs costs its video, not the run.
 
 Each worker is a fresh Python that talks through a pipe, in a process group of its own so that Ctrl-C reaches
-the parent alone. The parent owns the store; workers leave pictures in files that it names.
+the parent alone, and ends with the parent. The parent owns the store; workers leave pictures in files that
+it names.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         self.num_started += 1
-        worker = _Worker(self._tmp / f"worker-{self.num_started}")
+        worker = _Worker(self._tmp / f"worker-{os.getpid()}-{self.num_started}")
         self._workers.append(worker)
         return worker
 
@@ -181,7 +182,7 @@ class _Worker:
         self.pipe, theirs = Pipe()
         code = (
             f"import sys; sys.path[:] = {json.dumps([str(entry) for entry in sys.path])};"
-            f"from slicfast.data.work import serve; serve({theirs.fileno()})"
+            f"from slicfast.data.work import serve; serve({theirs.fileno()}, {os.getpid()})"
         )
         try:
             with self._log.open("wb") as log:
