@@ -85,7 +85,9 @@ def prepare(
     time_limit: Annotated[
         float | None,
         typer.Option(
-            min=1, help="Seconds for a video, fetching included; four hours unless said.", show_default=False
+            min=1,
+            help="Seconds for a video, fetching included; four hours unless said, two minutes in a dry run.",
+            show_default=False,
         ),
     ] = None,
     flow: Annotated[
@@ -101,9 +103,10 @@ def prepare(
     Each video that cannot be used is left out, with the reason in STORE/left_out.tsv.
     Flow may be asked for at once or later: only what is missing is made.
     """
+    from slicfast.data import estimate as dry
     from slicfast.data.catalog import read_catalog
     from slicfast.data.flow import CONTENT, flow_folder
-    from slicfast.data.prepare import StoreSettings, estimate
+    from slicfast.data.prepare import StoreSettings
     from slicfast.data.prepare import prepare as run
     from slicfast.data.prepare_flow import outdated_flow, prepare_flow
     from slicfast.data.workers import LIMIT_S
@@ -120,11 +123,12 @@ def prepare(
     asked: dict[Components, bool] = {"horizontal": flow, "both": flow_both}
     parts = [components for components, wanted in asked.items() if wanted]
     if dry_run:
-        contents = [CONTENT[components] for components in parts]
+        told: dict[str, Any] = {"workers": workers, "limit_s": time_limit or dry.LIMIT_S}
         flows = {
-            content: estimate(catalog, limit, replace(settings, content=content)) for content in contents
+            content: dry.estimate(catalog, limit, replace(settings, content=content), **told)
+            for content in (CONTENT[components] for components in parts)
         }
-        _show_estimate(catalog, estimate(catalog, limit, settings, keep_original), flows)
+        _show_estimate(catalog, dry.estimate(catalog, limit, settings, keep_original, **told), flows)
         return
     with track("Preparing", unit="videos") as bar:
         report = run(

@@ -1,27 +1,32 @@
-"""What preparing a catalog would come to, from headers and a few pictures of an even sample of videos."""
+"""What preparing a catalog would come to, from headers and a few pictures of an even sample of videos.
+
+Files are opened by worker processes alone, as when preparing: one that crashes or hangs FFmpeg is told of.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from slicfast.data.catalog import Catalog, Video
-from slicfast.data.decode import DEFAULT_FPS, open_video, quiet_ffmpeg
 from slicfast.data.fetch import fetch
-from slicfast.data.remote import Remote
+from slicfast.data.remote import OutputFull, Remote
 from slicfast.data.source import stat_source
 from slicfast.data.store_format import StoreSettings
-from slicfast.data.transcode import transcode
-from slicfast.errors import ConfigError, DataError
+from slicfast.data.workers import Result, Task, WorkerPool
+from slicfast.device import num_cores
+from slicfast.errors import ConfigError, DataError, MachineError
 
 NUM_HEADERS = 300  # videos whose headers are read
 NUM_FETCHED = 8  # remote videos that are looked at, in a temporary folder
 NUM_TRANSCODED = 12  # of these, how many are transcoded in part
 NUM_PICTURES = 8
+LIMIT_S = 120.0  # for looking at a video, fetching included
+STALL_S = 30.0  # without any progress
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,20 @@ def estimate(
     limit: int | None = None,
     settings: StoreSettings | None = None,
     keep_original: bool = False,
+    *,
+    workers: int = 0,
+    limit_s: float = LIMIT_S,
 ) -> Estimate:
     """Videos, hours and bytes of preparing a catalog, within seconds whatever its size.
 
-    Raises ConfigError (limit) and DataError (an empty catalog).
+    Args:
+        workers: processes; 0 for one a core that this process may use.
+        limit_s: seconds after which a video is given up, and told as one that cannot be read.
+
+    Raises:
+        ConfigError: a bad `limit`.
+        DataError: an empty catalog.
+        MachineError: workers cannot be started; no room for what is fetched.
     """
     settings = settings or StoreSettings()
     if not catalog.videos:
@@ -59,39 +74,20 @@ def estimate(
     videos = spread(catalog.videos, limit)
     is_remote = any(isinstance(video.path, Remote) for video in videos)
     sample = spread(videos, min(NUM_FETCHED if is_remote else NUM_HEADERS, len(videos)))
-    unreadable: dict[str, str] = {}
-    lengths: dict[str, tuple[float, float]] = {}
-    readable: list[Video] = []
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="slicfast-"))) if is_remote else Path()
-        for number, video in enumerate(sample):
-            try:
-                here = _fetched(video, folder / str(number))
-                lengths[video.id] = _length(here)
-                readable.append(here)
-            except DataError as error:
-                unreadable[video.id] = str(error)
+    with TemporaryDirectory(prefix="slicfast-") as folder:
+        look = _Look(Path(folder), settings, workers or num_cores(), limit_s)
+        lengths = look.lengths(sample)
         scale = len(videos) / len(sample)
         seconds = scale * sum(seconds for seconds, _ in lengths.values())
         if settings.fps is None:
             num_pictures = scale * sum(pictures for _, pictures in lengths.values())
         else:
             num_pictures = seconds * settings.fps
-        num_bytes = num_pictures * _bytes_a_picture(spread(readable, NUM_TRANSCODED), settings)
+        readable = [video for video in sample if video.id in lengths]
+        num_bytes = num_pictures * look.bytes_a_picture(spread(readable, NUM_TRANSCODED))
         if keep_original:
-            num_bytes += scale * sum(
-                size for size in {v.path: stat_source(v.path).size for v in readable}.values()
-            )
-    return Estimate(len(videos), seconds / 3600, round(num_bytes), unreadable, len(sample))
-
-
-def _fetched(video: Video, target: Path) -> Video:
-    """The video as a file here. Raises DataError."""
-    if not isinstance(video.path, Remote):
-        return video
-    target = target.with_suffix(Path(video.path.name).suffix)
-    fetch(video.path, target)
-    return replace(video, path=target)
+            num_bytes += scale * sum({v.path: stat_source(v.path).size for v in readable}.values())
+    return Estimate(len(videos), seconds / 3600, round(num_bytes), look.unreadable, len(sample))
 
 
 def spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
@@ -103,40 +99,81 @@ def spread(videos: Sequence[Video], limit: int | None) -> Sequence[Video]:
     return [videos[number * len(videos) // limit] for number in range(limit)]
 
 
-def _length(video: Video) -> tuple[float, float]:
-    """Seconds and pictures of a video, or of the segment of it. Raises DataError."""
-    assert isinstance(video.path, Path)
-    stat_source(video.path)
-    with quiet_ffmpeg(), open_video(video.path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-        if stream.duration:
-            seconds = float(stream.duration * stream.time_base)
-        elif container.duration:
-            seconds = container.duration / 1e6
-        else:  # the header does not tell: count what is there, without decoding it
-            seconds = sum(bool(packet.size) for packet in container.demux(stream)) / rate
-        num_pictures = stream.frames or seconds * rate
-    start_s, end_s = video.start_s or 0.0, seconds if video.end_s is None else min(seconds, video.end_s)
-    share = max(0.0, end_s - start_s) / seconds if seconds else 1.0
-    return seconds * share, num_pictures * share
+class _Look:
+    """A sample of videos, looked at by workers that leave what they fetch and make in `folder`.
 
+    Attributes:
+        unreadable: reason of each video that cannot be read, by id.
+    """
 
-def _bytes_a_picture(videos: Sequence[Video], settings: StoreSettings) -> float:
-    """Mean over the first pictures of some videos, with their part in the index (8) and the record (20)."""
-    num_bytes = num_pictures = 0
-    for video in videos:
-        assert isinstance(video.path, Path)
+    def __init__(self, folder: Path, settings: StoreSettings, num_workers: int, limit_s: float) -> None:
+        self._folder = folder
+        self._settings = replace(settings, fps=None)
+        self._num_workers = num_workers
+        self._limit_s = limit_s
+        self._fetched: dict[str, Path] = {}
+        self.unreadable: dict[str, str] = {}
+
+    def lengths(self, videos: Sequence[Video]) -> dict[str, tuple[float, float]]:
+        """Seconds and pictures of each video that can be read, by id."""
+        tasks = []
+        for number, video in enumerate(videos):
+            try:
+                tasks.append(self._task(self._visible(video, number), only_length=True))
+            except DataError as error:
+                self.unreadable[video.id] = str(error)
+        lengths: dict[str, tuple[float, float]] = {}
+        for result in self._run(tasks):
+            video_id = result.task.id
+            if result.length is None:
+                self.unreadable[video_id] = result.reason
+            else:
+                lengths[video_id] = result.length
+                assert isinstance(result.task.path, Path)
+                self._fetched[video_id] = result.task.path
+        self.unreadable = {v.id: self.unreadable[v.id] for v in videos if v.id in self.unreadable}
+        return lengths
+
+    def bytes_a_picture(self, videos: Sequence[Video]) -> float:
+        """Mean over some videos' first pictures, with their part in the index (8) and the record (20)."""
+        num_bytes = num_pictures = 0
+        tasks = [
+            self._task(replace(video, path=self._fetched[video.id]), max_pictures=NUM_PICTURES)
+            for video in videos
+        ]
+        for result in self._run(tasks):
+            if result.record is not None:
+                num_bytes += sum(result.record.sizes)
+                num_pictures += len(result.record.sizes)
+                result.pictures.unlink(missing_ok=True)
+        return num_bytes / num_pictures + 28 if num_pictures else 0.0
+
+    def _run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+        num_workers = min(self._num_workers, len(tasks))
+        with WorkerPool(num_workers, self._folder, STALL_S, self._limit_s) as pool:
+            for result in pool.run(tasks):
+                if result is not None and result.write_error:
+                    raise self._full(OSError(result.write_error, os.strerror(result.write_error)))
+                if result is not None:
+                    yield result
+
+    def _task(self, video: Video, **what: Any) -> Task:
+        source = stat_source(video.path)
+        return Task(video.id, video.path, None, video.start_s, video.end_s, source, self._settings, **what)
+
+    def _visible(self, video: Video, number: int) -> Video:
+        """The video, as a file where only this process can see it (memory://). Raises DataError."""
+        if not (isinstance(video.path, Remote) and video.path.is_in_process):
+            return video
+        target = self._folder / f"given-{number}{PurePosixPath(video.path.name).suffix[:16]}"
         try:
-            made = transcode(
-                video.path,
-                io.BytesIO(),
-                replace(settings, fps=None),
-                start_s=video.start_s,
-                end_s=video.end_s,
-                max_pictures=NUM_PICTURES,
-            )
-        except DataError:
-            continue
-        num_bytes += sum(made.sizes)
-        num_pictures += len(made.sizes)
-    return num_bytes / num_pictures + 28 if num_pictures else 0.0
+            fetch(video.path, target)
+        except OutputFull as error:
+            raise self._full(error.error) from None
+        return replace(video, path=target)
+
+    def _full(self, error: OSError) -> MachineError:
+        return MachineError(
+            f"cannot write into {self._folder.parent}: {error.strerror or error};"
+            " free some space there, or set TMPDIR to a folder with more"
+        )

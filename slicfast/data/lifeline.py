@@ -15,8 +15,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 def end_with_parent(parent: int, descriptor: int) -> None:
     """Have this process killed as soon as `parent`, its id, is gone.
 
-    Linux does it itself, at once, even while a C library holds Python's lock. Elsewhere a thread waits for the
-    other end of `descriptor`, a socket to the parent, to close.
+    Linux does it itself, at once, even while a C library holds Python's lock. Elsewhere a thread waits for
+    the other end of `descriptor`, a socket to the parent, to close.
     """
     if not _killed_by_the_kernel():
         threading.Thread(target=_wait_for_the_end, args=(descriptor,), daemon=True).start()

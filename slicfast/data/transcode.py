@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from slicfast.data.decode import DEFAULT_FPS, Decoded, decode
+from slicfast.data.decode import DEFAULT_FPS, Decoded, decode, open_video, quiet_ffmpeg
 from slicfast.data.encoding import make_encoder
 from slicfast.data.flow import CONTENT, FlowEncoder
 from slicfast.data.pictures import FrameScaler, Resampled
@@ -109,6 +109,35 @@ def transcode(
     pictures.source_width, pictures.source_height = scaler.source_width, scaler.source_height
     pictures.damage = state.damage()
     return pictures
+
+
+def video_length(
+    path: Path,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
+    """Seconds and pictures of a video, or of a segment of it, from its header. Raises DataError.
+
+    Where the header does not tell, its packets are counted; nothing is decoded.
+    """
+    with quiet_ffmpeg(), open_video(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+        if stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        elif container.duration:
+            seconds = container.duration / 1e6
+        else:
+            num_packets = 0
+            for packet in container.demux(stream):
+                num_packets += bool(packet.size)
+                beat()
+            seconds = num_packets / rate
+        num_pictures = stream.frames or seconds * rate
+    first_s, last_s = start_s or 0.0, seconds if end_s is None else min(seconds, end_s)
+    share = max(0.0, last_s - first_s) / seconds if seconds else 1.0
+    return seconds * share, num_pictures * share
 
 
 def _write(out: IO[bytes], data: bytes) -> None:

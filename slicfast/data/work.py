@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from slicfast.data.fetch import fetch
 from slicfast.data.lifeline import end_with_parent
@@ -116,15 +117,18 @@ def _transcoded(task: Task, target: Path, source: Source, beat: _Line) -> Result
     import av
 
     from slicfast.data.decode import one_line
-    from slicfast.data.transcode import OutputError, transcode
+    from slicfast.data.transcode import OutputError, transcode, video_length
 
     assert isinstance(task.path, Path)
     if task.only_original:
         return Result(task, None, target, source)
     write_error = 0
+    segment: Any = {"start_s": task.start_s, "end_s": task.end_s, "beat": beat}
     try:
+        if task.only_length:
+            return Result(task, None, target, source, length=video_length(task.path, **segment))
         with target.open("wb") as out:
-            made = transcode(task.path, out, task.settings, start_s=task.start_s, end_s=task.end_s, beat=beat)
+            made = transcode(task.path, out, task.settings, max_pictures=task.max_pictures, **segment)
         source = replace(source, width=made.source_width, height=made.source_height)
         record = VideoRecord(
             task.id, task.label, made.fps, made.width, made.height, made.sizes, made.crcs, source, made.damage

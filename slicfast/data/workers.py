@@ -40,6 +40,8 @@ class Task:
     Attributes:
         keep_original: tell what is in the file too, as it will be kept.
         only_original: nothing else is to do; the pictures are stored already.
+        only_length: nothing else is asked for than how long the video is.
+        max_pictures: stop after so many.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Task:
     settings: StoreSettings
     keep_original: bool = False
     only_original: bool = False
+    only_length: bool = False
+    max_pictures: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Result:
         write_error: errno where the pictures could not be written, 0 otherwise.
         facts: what is in the file, where it is to be kept; None where it cannot be told.
         facts_reason: one line, why not.
+        length: seconds and pictures of the video as its header tells them, where that was asked for.
     """
 
     task: Task
@@ -75,6 +80,7 @@ class Result:
     write_error: int = 0
     facts: OriginalFacts | None = None
     facts_reason: str = ""
+    length: tuple[float, float] | None = None
 
 
 class WorkerPool:

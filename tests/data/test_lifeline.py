@@ -28,9 +28,7 @@ def started(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def children_of(process: subprocess.Popen[bytes]) -> list[int]:
-    return [
-        int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ]
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 def kill_and_wait_for(process: subprocess.Popen[bytes], workers: list[int]) -> float:
@@ -70,7 +68,9 @@ def test_workers_end_with_a_prepare_killed_in_the_middle_of_fetching(tmp_path: P
         assert left == [f"worker-{process.pid}-{number}-1.source.avi" for number in (1, 2)]
         assert kill_and_wait_for(process, workers) < MOMENT_S
         server.pause_s = {}
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, timeout=60, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert not (tmp_path / "store/tmp").exists()
 
@@ -101,7 +101,12 @@ def test_workers_end_with_a_parent_killed_while_they_hang_in_ffmpeg(tmp_path: Pa
 
 def run_lifeline(code: str, descriptor: int, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", f"import os, sys, time\nfrom slicfast.data import lifeline\n{code}", *arguments],
+        [
+            sys.executable,
+            "-c",
+            f"import os, sys, time\nfrom slicfast.data import lifeline\n{code}",
+            *arguments,
+        ],
         pass_fds=[descriptor],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
