@@ -121,15 +121,55 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    # A triplet loss with one negative a pair, or NT-Xent against the whole batch (noise_contrastive).
-    negatives: Literal["random_negative", "random_semi_hard", "fixed_semi_hard", "noise_contrastive"] = (
-        "random_semi_hard"
-    )
-    margin: NonNegative = 0.2  # triplet
-    temperature: Positive = 0.5  # noise_contrastive
-    temporal_weight: NonNegative = 1.0  # 0: the third clip of a sample is neither loaded nor computed
-    temporal_margin: NonNegative = 0.04
+    """A weighted sum of terms; one of weight 0 is not computed, and clips that only it needs not loaded."""
+
+    # Anchors and positives by label: a triplet loss with one negative a pair; InfoNCE with some semi-hard
+    # negatives a pair (all_semi_hard); or NT-Xent against the whole batch (noise_contrastive).
+    triplet_weight: NonNegative = 1.0
+    negatives: Literal[
+        "random_negative", "random_semi_hard", "fixed_semi_hard", "all_semi_hard", "noise_contrastive"
+    ] = "random_semi_hard"
+    margin: NonNegative = 0.2  # triplet, memory triplet; what is semi-hard
+    num_negatives: PositiveInt = 5  # all_semi_hard: of each pair
+    temperature: Positive = 0.5  # all_semi_hard, noise_contrastive
     gather_negatives: bool = False  # negatives from all ranks, with gradients
+    # The anchor's window augmented anew lies closer than the positive.
+    temporal_weight: NonNegative = 1.0
+    temporal_margin: NonNegative = 0.04
+    # The positive lies closer than its video at twice the speed.
+    relative_speed_weight: NonNegative = 0.0  # the method takes 1
+    relative_speed_margin: NonNegative = 0.1
+    # The positive lies closer than a window of the anchor's video with its frames shuffled.
+    intra_negative_weight: NonNegative = 0.0  # the method takes 0.4
+    intra_negative_margin: NonNegative = 0.04
+    # Triplets with negatives among the anchors of earlier steps.
+    memory_triplet_weight: NonNegative = 0.0
+    memory_triplet_size: PositiveInt = 40  # anchors remembered
+    memory_triplet_hardest: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05  # share drawn from
+    memory_triplet_skipped: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.001  # share left out as too hard
+    # Two memories of every video, of pictures and of frame differences, each against the other's view.
+    nce_weight: NonNegative = 0.0
+    nce_form: Literal["softmax", "logistic"] = "softmax"  # IIC's default; Wu et al.'s estimation
+    nce_num_negatives: PositiveInt = 1024
+    nce_temperature: Positive = 0.07
+    nce_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5  # of a video's memory
+    # A queue of keys that a slowly following encoder makes of the positives.
+    moco_weight: NonNegative = 0.0  # InfoNCE: a queue's keys are negatives
+    uber_nce_weight: NonNegative = 0.0  # supervised: a queue's keys of the anchor's label are positives
+    queue_size: PositiveInt = 2048  # keys
+    key_momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.999  # of the key encoder's weights
+    key_temperature: Positive = 0.07
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> LossConfig:
+        if not any(getattr(self, name) for name in type(self).model_fields if name.endswith("_weight")):
+            raise ValueError("every loss.*_weight is 0; there is nothing to train")
+        if self.memory_triplet_skipped >= self.memory_triplet_hardest:
+            raise ValueError(
+                f"memory_triplet_skipped {self.memory_triplet_skipped} must be below"
+                f" memory_triplet_hardest {self.memory_triplet_hardest}"
+            )
+        return self
 
 
 class OptimConfig(Section):

@@ -68,6 +68,11 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The element-wise mean over ranks, in place."""
+    return sum_over_ranks(tensor).div_(dist.get_world_size()) if is_joined() else tensor
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is up on any rank. sync."""
     if not is_joined():
@@ -95,7 +100,7 @@ def average_buffers(module: torch.nn.Module) -> None:
         return
     for buffer in module.buffers():
         if buffer.is_floating_point():
-            sum_over_ranks(buffer).div_(dist.get_world_size())
+            mean_over_ranks(buffer)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -43,20 +43,24 @@ def test_gathered_negatives_give_the_gradient_of_the_whole_batch(tmp_path):
     torchrun(
         """
         import sys, torch, torch.distributed as dist
-        from slicfast.config import LossConfig
-        from slicfast.training.terms import slic_loss
+        from slicfast.config import Config
+        from slicfast.training.objective import StepPart
+        from slicfast.training.terms import SlicObjective
         dist.init_process_group("gloo")
         rank = dist.get_rank()
         generator = torch.Generator().manual_seed(3)
         inputs = torch.randn(2, 12, 5, generator=generator)     # two roles
         labels = torch.randint(0, 4, (12,), generator=generator).repeat(2, 1)
         weight = torch.randn(5, 4, generator=generator)
-        config = LossConfig(temporal_weight=0, gather_negatives=True, negatives="random_semi_hard")
+        config = Config.load(None, ["loss.temporal_weight=0", "loss.gather_negatives=true"])
+        objective = SlicObjective(config, 12, torch.nn.Identity())
 
         def gradient(inputs, labels):
             w = weight.clone().requires_grad_()
             draws = torch.Generator().manual_seed(7)
-            slic_loss((inputs.reshape(-1, 5) @ w), labels.reshape(-1), 2, config, draws).total.backward()
+            labels = labels.reshape(-1)
+            rows = inputs.reshape(-1, 5) @ w
+            objective(StepPart(rows, inputs.reshape(-1, 5), labels, labels, draws)).total.backward()
             return w.grad
         mine = slice(rank * 6, rank * 6 + 6)
         shared = gradient(inputs[:, mine], labels[:, mine])

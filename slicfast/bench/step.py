@@ -1,7 +1,7 @@
 """`slicfast bench step`: what one SLIC step costs without its data, and the triplet loss alone.
 
-A step is the forward pass of all clips of a batch, both losses, backward and optimizer, on random clips that
-are there already. Legend: R rows of the loss, D embedding dimensions, B samples.
+A step is the forward pass of all clips of a batch, the losses, backward and optimizer, on random clips that
+are there already. Legend: N clips, R rows of the triplet loss, D embedding dimensions, B samples.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from slicfast.bench.harness import Measurement, measure
 from slicfast.config import Config, LossConfig
+from slicfast.data.roles import sample_roles
 from slicfast.device import autocast_dtype, resolve_device
 from slicfast.engine.encoder import build_encoder
 from slicfast.engine.optimization import build_optimizer
-from slicfast.losses.contrastive import noise_contrastive_loss
 from slicfast.losses.negatives import NEGATIVES
-from slicfast.losses.temporal import temporal_discrimination_loss
 from slicfast.losses.triplet import triplet_loss
+from slicfast.training.objective import StepPart
+from slicfast.training.terms import SlicObjective
 
 TRIPLET_PAIRS = 256
 COLUMNS = ("variant", "clips/s", "CPU ms a clip", "times the first")
@@ -72,12 +73,12 @@ def bench_step(
     """
     device = resolve_device(config.train.device)
     batch_size = num_samples or config.train.batch_size
-    num_roles = 3 if config.loss.temporal_weight else 2
+    num_roles = len(sample_roles(config.loss).loaded)
     num_clips = num_roles * batch_size
     with torch_threads(config.train.num_torch_threads):
         measured = []
         for variant in variants:
-            step = make_step(config, variant, batch_size, num_roles, device)
+            step = make_step(config, variant, batch_size, device)
             cost = measure(step, num_runs=num_runs, synchronize=_synchronize(device))
             found = {"variant": variant.name, "clips_per_second": 1e3 * num_clips / cost.wall_ms}
             if device.type == "cpu":
@@ -128,7 +129,7 @@ def _triplet_negatives(config: LossConfig) -> str:
 
 
 def make_step(
-    config: Config, variant: Variant, batch_size: int, num_roles: int, device: torch.device
+    config: Config, variant: Variant, batch_size: int, device: torch.device
 ) -> Callable[[], Tensor]:
     """A function that takes one step, the same random batch again and again, and returns its loss."""
     torch.manual_seed(config.seed)
@@ -138,42 +139,28 @@ def make_step(
     optimizer = build_optimizer(encoder, config.optim)
     generator = torch.Generator(device).manual_seed(config.seed)
     length, size = config.data.clip_length, config.data.crop_size
+    precision = autocast_dtype(device, variant.precision)
+    objective = SlicObjective(config, batch_size, encoder, precision).to(device)
+    num_roles = objective.num_roles
     clips_NCTHW = torch.randn(num_roles * batch_size, 3, length, size, size, device=device)
     clips_NCTHW = clips_NCTHW.contiguous(memory_format=layout)
-    labels_B = torch.arange(batch_size, device=device)
-    precision = autocast_dtype(device, variant.precision)
+    labels_N = torch.arange(batch_size, device=device).repeat(num_roles)  # every video is a cluster
+    num_encoded = objective.num_encoded * batch_size
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-            embeddings_RD = encoder(clips_NCTHW)
-        loss = _loss(embeddings_RD, labels_B, config.loss, generator)
+            embeddings_ND = encoder(clips_NCTHW[:num_encoded])
+        part = StepPart(embeddings_ND, clips_NCTHW, labels_N, labels_N, generator)
+        loss: Tensor = objective(part).total
         loss.backward()  # type: ignore[no-untyped-call]
         if config.optim.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), config.optim.clip_grad_norm)
         optimizer.step()
+        objective.after_step(encoder)
         return loss.detach()
 
     return step
-
-
-def _loss(embeddings_RD: Tensor, labels_B: Tensor, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """SLIC's two terms over anchors, positives and, where there are three rows a sample, anchors again."""
-    batch_size = len(labels_B)
-    rows, labels = embeddings_RD[: 2 * batch_size], labels_B.repeat(2)
-    if config.negatives == "noise_contrastive":
-        loss = noise_contrastive_loss(rows, labels, temperature=config.temperature).loss
-    else:
-        loss = triplet_loss(
-            rows, labels, margin=config.margin, negatives=config.negatives, generator=generator
-        ).loss
-    if len(embeddings_RD) > 2 * batch_size:
-        anchor_BD, positive_BD, again_BD = embeddings_RD.chunk(3)
-        temporal = temporal_discrimination_loss(
-            anchor_BD, again_BD, positive_BD, margin=config.temporal_margin
-        )
-        loss = loss + config.temporal_weight * temporal
-    return loss
 
 
 def table_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:

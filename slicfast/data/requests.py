@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.data.augment import uniforms
+
+BLOCK = 2  # frames of a shuffled clip that stay together
+_ORDER_OF_FRAMES = np.uint64(0x5EEDF2A3E5)  # parts this draw from those of a clip's augmentation
+
 # A structured array of REQUEST; frame k of a clip is store frame start + k * stride, or, where the video has
 # no such frame, the nearest one.
 Requests = npt.NDArray[Any]
@@ -39,6 +44,9 @@ class Role(IntEnum):
     POSITIVE = 1
     ANCHOR_AGAIN = 2
     EVAL = 3
+    FAST = 4  # the positive's video at twice the speed
+    SHUFFLED = 5  # a window of the anchor's video, its frames in a drawn order
+    DIFFERENCE = 6  # the anchor's window as frame differences
 
 
 def make_requests(
@@ -65,9 +73,32 @@ def make_requests(
 def frame_indices(
     requests_N: Requests, clip_length: int, num_frames_N: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """(N, clip_length) store frames of each clip; beyond its ends a video stands still."""
+    """(N, clip_length) store frames of each clip; beyond its ends a video stands still.
+
+    A clip of the role SHUFFLED has its frames in the order that `shuffled` draws from its seed.
+    """
     start_N1 = requests_N["start"].astype(np.int64)[:, None]
     stride_N1 = requests_N["stride"].astype(np.int64)[:, None]
     last_N1 = np.asarray(num_frames_N, dtype=np.int64).reshape(-1, 1) - 1
-    frames: npt.NDArray[np.int64] = np.clip(start_N1 + np.arange(clip_length) * stride_N1, 0, last_N1)
+    place_NT = np.broadcast_to(np.arange(clip_length), (len(requests_N), clip_length))
+    is_shuffled_N = requests_N["role"] == Role.SHUFFLED
+    if is_shuffled_N.any():
+        place_NT = place_NT.copy()
+        place_NT[is_shuffled_N] = shuffled(requests_N["seed"][is_shuffled_N], clip_length)
+    frames: npt.NDArray[np.int64] = np.clip(start_N1 + place_NT * stride_N1, 0, last_N1)
     return frames
+
+
+def shuffled(seed_N: npt.NDArray[np.uint64], clip_length: int) -> npt.NDArray[np.int64]:
+    """(N, clip_length) places in time, in blocks of two that stay together, the blocks in another order.
+
+    Never the order of time itself: where that is drawn, the blocks move round by one. A function of the
+    clip's seed, and of draws that its augmentation does not make.
+    """
+    num_blocks = -(-clip_length // BLOCK)
+    rank_NK = np.argsort(uniforms(seed_N ^ _ORDER_OF_FRAMES, num_blocks), axis=1)
+    in_time_N = (rank_NK == np.arange(num_blocks)).all(axis=1)
+    rank_NK[in_time_N] = np.roll(np.arange(num_blocks), 1)
+    key_NT = rank_NK[:, np.arange(clip_length) // BLOCK]
+    places_NT: npt.NDArray[np.int64] = np.argsort(key_NT, axis=1, kind="stable")
+    return places_NT

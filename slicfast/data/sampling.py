@@ -1,7 +1,7 @@
 """Which clips make a batch: pure NumPy, a function of (seed, epoch, step) and the current labels.
 
-Method: SLIC (CVPR 2022), section "one training step". A sample is an anchor, a positive and, for temporal
-discrimination, the anchor's window again. Nothing here reads a video or keeps a state that resuming needs.
+Method: SLIC (CVPR 2022), section "one training step". A sample is an anchor, a positive and whatever further
+clips the terms of the loss need. Nothing here reads a video or keeps a state that resuming needs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from slicfast.config import Config
 from slicfast.data.requests import REQUEST, Requests, Role, View, make_requests
+from slicfast.data.roles import sample_roles
 from slicfast.errors import ConfigError, DataError
 
 Rows = npt.NDArray[np.integer]
+FAST = 2  # times the speed of a clip of the role FAST
 _ORDER, _BATCH = 0, 1  # purposes, so that two draws of one epoch never share a stream
 
 
@@ -48,9 +50,7 @@ class SampleSampler:
         self.has_flow_N = np.broadcast_to(
             np.asarray(True if has_flow is None else has_flow), self.rows_N.shape
         )
-        self.roles = list(roles) if roles is not None else [Role.ANCHOR, Role.POSITIVE]
-        if roles is None and config.loss.temporal_weight > 0:
-            self.roles.append(Role.ANCHOR_AGAIN)
+        self.roles = list(sample_roles(config.loss).loaded if roles is None else roles)
         self.batch_size = config.train.batch_size
         if len(self.rows_N) < 2:
             raise DataError(f"training needs at least 2 videos long enough; found {len(self.rows_N)}")
@@ -79,7 +79,7 @@ class SampleSampler:
         self._place_N[self._members_N] = np.arange(len(labels_N))
 
     def batch(self, epoch: int, step: int) -> Requests:
-        """(roles * batch_size,) requests: all anchors, then all positives, then all anchors again."""
+        """(roles * batch_size,) requests: all anchors, then the clips of the next role, and so on."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch}")
         config, size = self.config, self.batch_size
@@ -88,27 +88,37 @@ class SampleSampler:
         # Always the same number of draws, so that an option changes only what it is about.
         same_B, other_B, start_B, begin_B, motion_B, motion_again_B = rng.random((6, size))
         seed_RB = rng.integers(0, 2**64, size=(3, size), dtype=np.uint64)
+        fast_B, shuffled_B = rng.random((2, size))
+        more_seeds_RB = rng.integers(0, 2**64, size=(3, size), dtype=np.uint64)
 
         positive_B = np.where(
             same_B < config.sampling.same_video_prob, anchor_B, self._mate(anchor_B, other_B)
         )
         anchor_start_B = self._anchor_start(anchor_B, begin_B)
         positive_start_B = self._positive_start(positive_B, anchor_B, anchor_start_B, start_B)
-        clips = {
-            Role.ANCHOR: (anchor_B, anchor_start_B, np.full(size, View.RGB)),
-            Role.POSITIVE: self._shown(positive_B, positive_start_B, motion_B),
-            Role.ANCHOR_AGAIN: self._shown(anchor_B, anchor_start_B, motion_again_B),
+        stride, still = config.data.clip_stride, np.full(size, View.RGB)
+        fast_start_B = self._fast_start(positive_B, fast_B)
+        shuffled_start_B = (shuffled_B * (self._last_start(anchor_B) + 1)).astype(np.int64)
+        again = self._shown(anchor_B, anchor_start_B, motion_again_B)
+        clips = {  # video, start, view, stride, seed
+            Role.ANCHOR: (anchor_B, anchor_start_B, still, stride, seed_RB[0]),
+            Role.POSITIVE: (*self._shown(positive_B, positive_start_B, motion_B), stride, seed_RB[1]),
+            Role.ANCHOR_AGAIN: (*again, stride, seed_RB[2]),
+            Role.FAST: (positive_B, fast_start_B, still, FAST * stride, more_seeds_RB[0]),
+            Role.SHUFFLED: (anchor_B, shuffled_start_B, still, stride, more_seeds_RB[1]),
+            Role.DIFFERENCE: (
+                anchor_B,
+                anchor_start_B,
+                np.full(size, View.DIFFERENCE),
+                stride,
+                more_seeds_RB[2],
+            ),
         }
         batch = np.empty((len(self.roles), size), dtype=REQUEST)
         for place, role in enumerate(self.roles):
-            video_B, first_B, view_B = clips[role]
+            video_B, first_B, view_B, stride_B, seed_B = clips[role]
             batch[place] = make_requests(
-                self.rows_N[video_B],
-                first_B,
-                stride=config.data.clip_stride,
-                view_N=view_B,
-                role=role,
-                seed_N=seed_RB[place],
+                self.rows_N[video_B], first_B, stride=stride_B, view_N=view_B, role=role, seed_N=seed_B
             )
         return batch.reshape(-1)
 
@@ -126,8 +136,9 @@ class SampleSampler:
         mate_B: Rows = self._members_N[pick_B]
         return mate_B
 
-    def _last_start(self, video_B: Rows) -> npt.NDArray[np.int64]:
-        last_B: npt.NDArray[np.int64] = np.maximum(self.num_frames_N[video_B] - self.config.data.clip_span, 0)
+    def _last_start(self, video_B: Rows, speed: int = 1) -> npt.NDArray[np.int64]:
+        span = (self.config.data.clip_span - 1) * speed + 1
+        last_B: npt.NDArray[np.int64] = np.maximum(self.num_frames_N[video_B] - span, 0)
         return last_B
 
     def _anchor_start(self, video_B: Rows, uniform_B: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -158,6 +169,14 @@ class SampleSampler:
         start_B: npt.NDArray[np.int64] = np.where(
             pick_B < before_B, pick_B, pick_B - before_B + anchor_start_B + gap
         )
+        return start_B
+
+    def _fast_start(self, video_B: Rows, uniform_B: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """After the first window where twice the speed leaves room for it; anywhere with random anchors."""
+        data, last_B = self.config.data, self._last_start(video_B, FAST)
+        after_first = self.config.sampling.anchor_start == "first"
+        low_B = np.minimum(data.clip_length * data.clip_stride if after_first else 0, last_B)
+        start_B: npt.NDArray[np.int64] = low_B + (uniform_B * (last_B - low_B + 1)).astype(np.int64)
         return start_B
 
     def _shown(

@@ -40,6 +40,8 @@ class Checkpoint:
         metrics_bytes: size of metrics.jsonl; a resumed run cuts it there, since it writes the rest again.
         scaler: state of the loss scaling; empty where there is none.
         bank: of a running bank; empty where there is none.
+        objective: what terms of the loss remember: queues, memories, a key encoder; by the order of
+            ``video_ids`` where it is of videos.
     """
 
     config: dict[str, Any]
@@ -55,6 +57,7 @@ class Checkpoint:
     metrics_bytes: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     bank: dict[str, torch.Tensor] = field(default_factory=dict)
+    objective: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

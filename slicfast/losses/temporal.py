@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from slicfast.losses.distance import cosine_distance
+from slicfast.losses.ranking import ranking_loss
 
 
 def temporal_discrimination_loss(
@@ -25,9 +24,4 @@ def temporal_discrimination_loss(
     Raises:
         ValueError: the three shapes differ, or there is no row.
     """
-    shapes = [tuple(rows.shape) for rows in (anchor_BD, again_BD, positive_BD)]
-    if len(set(shapes)) != 1 or anchor_BD.dim() != 2 or not len(anchor_BD):
-        raise ValueError(f"anchors, anchors again and positives must be (B, D), B > 0, alike; got {shapes}")
-    again_B = cosine_distance(anchor_BD, again_BD)
-    positive_B = cosine_distance(anchor_BD, positive_BD)
-    return torch.relu(again_B - positive_B + margin).mean()
+    return ranking_loss(anchor_BD, again_BD, positive_BD, margin=margin)

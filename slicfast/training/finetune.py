@@ -32,8 +32,8 @@ from slicfast.evaluation.subject import Subject, open_subject
 from slicfast.models.heads import ClassHead
 from slicfast.records import RunFolder
 from slicfast.training.loop import train
+from slicfast.training.objective import Objective, StepLoss, StepPart
 from slicfast.training.session import Session, assemble
-from slicfast.training.terms import StepLoss
 
 logger = logging.getLogger("slicfast")
 
@@ -133,7 +133,7 @@ def open_finetuning(
         rows_N=rows_N,
         sampler=SampleSampler(rows_N, subject.store.num_frames[rows_N], config, roles=[Role.ANCHOR]),
         encoder=encoder,
-        objective=cross_entropy,
+        objective=CrossEntropy(),
         groups=[
             {"params": list(encoder.backbone.parameters()), "lr_scale": config.probe.backbone_lr_scale},
             {"params": list(encoder.projection.parameters())},
@@ -153,12 +153,14 @@ def classifier(subject: Subject) -> VideoEncoder:
     )
 
 
-def cross_entropy(logits_NC: torch.Tensor, labels_N: torch.Tensor, generator: torch.Generator) -> StepLoss:
-    """The objective: mean cross-entropy of the clips; top-1 is logged beside."""
-    logits_NC = logits_NC.float()
-    loss = torch.nn.functional.cross_entropy(logits_NC, labels_N)
-    right = (logits_NC.detach().argmax(dim=1) == labels_N).float().mean()
-    return StepLoss(loss, {"loss": loss.detach(), "top1": right})
+class CrossEntropy(Objective):
+    """Mean cross-entropy of the clips; top-1 is logged beside."""
+
+    def forward(self, part: StepPart) -> StepLoss:
+        logits_NC = part.embeddings_ND.float()
+        loss = torch.nn.functional.cross_entropy(logits_NC, part.labels_N)
+        right = (logits_NC.detach().argmax(dim=1) == part.labels_N).float().mean()
+        return StepLoss(loss, {"loss": loss.detach(), "top1": right})
 
 
 def ten_crop_accuracy(subject: Subject, checkpoint: Path, ranks: Ranks = Ranks()) -> dict[str, Any]:

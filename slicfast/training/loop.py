@@ -185,8 +185,8 @@ def epoch_steps(
             batch = next(batches)
             kept.append(batch.requests)
             _seed_negatives(session, step, part)
-            labels_N = torch.from_numpy(session.label_of_row[batch.requests["video"]])
-            result = session.step.part(batch.clips, labels_N, last=part == num_parts - 1)
+            labels_N, videos_N = session.labels_and_videos(batch.requests)
+            result = session.step.part(batch.clips, labels_N, videos_N, last=part == num_parts - 1)
             if session.bank is not None:
                 session.bank.update(batch.requests, result.embeddings_ND)
             meter.add(result.logged, batch)

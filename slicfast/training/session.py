@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from slicfast.clustering.scikit import require_memory
 from slicfast.config import Config
 from slicfast.data.flow_store import FlowStore, open_flow
 from slicfast.data.loader import ClipLoader
+from slicfast.data.requests import Requests
 from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
 from slicfast.device import autocast_dtype
@@ -31,9 +31,10 @@ from slicfast.engine.graph import recorder_maker
 from slicfast.engine.optimization import build_optimizer, can_be_recorded, plain_state
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
+from slicfast.training.objective import Objective
 from slicfast.training.running_bank import RunningBank
-from slicfast.training.step import Objective, TrainingStep
-from slicfast.training.terms import slic_loss
+from slicfast.training.step import TrainingStep
+from slicfast.training.terms import SlicObjective
 from slicfast.training.trackers import TrackerThread
 
 logger = logging.getLogger("slicfast")
@@ -87,6 +88,7 @@ class Session:
     step: TrainingStep
     state: Checkpoint
     label_of_row: npt.NDArray[np.int64]
+    place_of_row: npt.NDArray[np.int64]  # among the training videos
     is_stochastic: bool = False  # the network itself draws random numbers (dropout)
     metrics: MetricsWriter | None = None
     trackers: TrackerThread | None = None
@@ -112,6 +114,12 @@ class Session:
         labels_N = assignment.labels_for(self.ids)
         self.sampler.set_labels(labels_N)
         self.label_of_row[self.rows_N] = labels_N
+        self.step.objective.set_labels(torch.from_numpy(labels_N))
+
+    def labels_and_videos(self, requests_N: Requests) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N,) int64 labels of the clips' videos, and their places among the training videos; on the CPU."""
+        row_N = requests_N["video"]
+        return torch.from_numpy(self.label_of_row[row_N]), torch.from_numpy(self.place_of_row[row_N])
 
     def save(self, path: Path) -> None:
         """Write a checkpoint of this moment; only rank 0 does."""
@@ -121,6 +129,7 @@ class Session:
         self.state.optimizer = plain_state(self.optimizer)
         self.state.scaler = self.scaler.state_dict()
         self.state.bank = {} if self.bank is None else self.bank.state()
+        self.state.objective = self.step.objective.state_dict()
         self.state.metrics_bytes = self.metrics.size if self.metrics is not None else None
         save_checkpoint(path, self.state)
 
@@ -152,7 +161,7 @@ def open_session(
         flow=flow,
         sampler=sampler,
         encoder=encoder,
-        objective=partial(slic_loss, num_roles=len(sampler.roles), config=config.loss),
+        objective=SlicObjective(config, len(rows_N), encoder, autocast_dtype(device, config.train.precision)),
     )
     session.start_from(session.state.assignment)
     if config.cluster.bank == "running" and config.cluster.method != "none":
@@ -192,6 +201,7 @@ def assemble(
         )
     graph = recorder_maker(device, ranks.size) if config.train.cuda_graph else None
     encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    objective.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     autocast = autocast_dtype(device, config.train.precision)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     optimizer = build_optimizer(
@@ -204,6 +214,7 @@ def assemble(
         load_weights(encoder, resume.model, run.path)
         optimizer.load_state_dict(resume.optimizer)
         scaler.load_state_dict(resume.scaler)
+        objective.load_state_dict(resume.objective)
         state = resume
         state.config = config.to_dict()
     model: nn.Module = encoder
@@ -218,6 +229,7 @@ def assemble(
         logger.info("the step is recorded without its optimizer, which is called step by step")
     step = TrainingStep(
         model,
+        encoder,
         objective,
         optimizer,
         scaler,
@@ -230,6 +242,8 @@ def assemble(
         record_optimizer=record_optimizer,
     )
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
+    place_of_row = np.full(len(store), -1, dtype=np.int64)
+    place_of_row[rows_N] = np.arange(len(rows_N))
     return Session(
         config=config,
         run=run,
@@ -259,6 +273,7 @@ def assemble(
         step=step,
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
+        place_of_row=place_of_row,
         is_stochastic=any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()),
     )
 

@@ -7,7 +7,6 @@ the step can be recorded as CUDA graphs, one of a part and one of what follows t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -17,14 +16,11 @@ from torch import Tensor, nn
 from slicfast.engine.graph import Recorded, RecorderMaker
 from slicfast.engine.optimization import hold_rates_in_tensors
 from slicfast.profiling import span
-from slicfast.training.terms import StepLoss
-
-# (outputs of the network, labels of the clips' videos, generator=...) -> loss of a part of a step
-Objective = Callable[..., StepLoss]
+from slicfast.training.objective import Objective, StepLoss, StepPart
 
 
 class PartResult(NamedTuple):
-    """What a part leaves: its embeddings (N, D), without gradient, and detached scalars to log.
+    """What a part leaves: embeddings (N, D) of its encoded clips, without gradient; detached scalars to log.
 
     Of a recorded step the embeddings are overwritten by the next part.
     """
@@ -38,6 +34,7 @@ class TrainingStep:
 
     Args:
         model: may be wrapped by DDP or compiled; its parameters are the optimizer's.
+        encoder: `model` without wrapping.
         scaler: of the loss; does nothing where it is not enabled.
         num_parts: whose gradients make one step.
         autocast: what the forward pass computes in; None: as the weights are.
@@ -48,11 +45,13 @@ class TrainingStep:
 
     Attributes:
         generator: of the objective's random numbers; to be seeded before each part.
+        objective: what the steps are taken for.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        encoder: nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
@@ -66,8 +65,9 @@ class TrainingStep:
         record_optimizer: bool = False,
     ) -> None:
         self.generator = torch.Generator(device)
+        self.objective = objective
         self._model = model
-        self._objective = objective
+        self._encoder = encoder
         self._optimizer = optimizer
         self._scaler = scaler
         self._device = device
@@ -83,23 +83,27 @@ class TrainingStep:
                 hold_rates_in_tensors(optimizer, device)
                 self._recorded_finish = Recorded(self._update, make_recorder([]), device)
 
-    def part(self, clips_NCTHW: Tensor, labels_N: Tensor, *, last: bool = True) -> PartResult:
-        """Add the gradients of a part of the batch; all its clips share BatchNorm statistics.
+    def part(
+        self, clips_NCTHW: Tensor, labels_N: Tensor, videos_N: Tensor, *, last: bool = True
+    ) -> PartResult:
+        """Add the gradients of a part of the batch; all its encoded clips share BatchNorm statistics.
 
         Args:
-            clips_NCTHW, labels_N: on any device; only what is recorded needs the same shapes always.
+            clips_NCTHW, labels_N, videos_N: as `StepPart` has them, on any device; only what is recorded
+                needs the same shapes always.
             last: whether `finish` comes next.
         """
         if self._recorded_part is not None:
             with span("replay") if self._recorded_part.is_recorded else nullcontext():
-                result = self._recorded_part(clips_NCTHW, labels_N)
+                result = self._recorded_part(clips_NCTHW, labels_N, videos_N)
             return PartResult(
                 result.embeddings_ND, {name: value.clone() for name, value in result.logged.items()}
             )
         clips_NCTHW = clips_NCTHW.to(self._device, non_blocking=True)
         labels_N = labels_N.to(self._device, non_blocking=True)
+        videos_N = videos_N.to(self._device, non_blocking=True)
         with self._exchange(last):
-            return self._compute(clips_NCTHW, labels_N)
+            return self._compute(clips_NCTHW, labels_N, videos_N)
 
     def finish(self) -> None:
         """Clip, update the weights, and forget the gradients."""
@@ -109,12 +113,14 @@ class TrainingStep:
             else:
                 self._update()
 
-    def _compute(self, clips_NCTHW: Tensor, labels_N: Tensor) -> PartResult:
+    def _compute(self, clips_NCTHW: Tensor, labels_N: Tensor, videos_N: Tensor) -> PartResult:
+        num_encoded = len(clips_NCTHW) // self.objective.num_roles * self.objective.num_encoded
         enabled = self._autocast is not None
         with span("forward"), torch.autocast(self._device.type, dtype=self._autocast, enabled=enabled):
-            embeddings_ND = self._model(clips_NCTHW)
+            embeddings_ND = self._model(clips_NCTHW[:num_encoded])
         with span("loss"):
-            loss = self._objective(embeddings_ND, labels_N, generator=self.generator)
+            part = StepPart(embeddings_ND, clips_NCTHW, labels_N, videos_N, self.generator)
+            loss: StepLoss = self.objective(part)
             scaled = self._scaler.scale(loss.total / self._num_parts)
         with span("backward"):
             scaled.backward()  # type: ignore[no-untyped-call]
@@ -127,6 +133,7 @@ class TrainingStep:
             torch.nn.utils.clip_grad_norm_(parameters, self._clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self.objective.after_step(self._encoder)
         # A graph knows gradients by their place in memory.
         self._optimizer.zero_grad(set_to_none=self._recorded_part is None)
 

@@ -25,13 +25,13 @@ def tiny(**loss) -> Config:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_steps_of_every_variant_bring_the_loss_down(variant):
-    step = make_step(tiny(), variant, batch_size=6, num_roles=3, device=CPU)
+    step = make_step(tiny(), variant, batch_size=6, device=CPU)
     losses = [step().item() for _ in range(40)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_variants_compute_the_same_loss():
-    losses = [make_step(tiny(), variant, 4, 3, CPU)().item() for variant in VARIANTS]
+    losses = [make_step(tiny(), variant, 4, CPU)().item() for variant in VARIANTS]
     assert losses == pytest.approx([losses[0]] * 4, rel=0.05)
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 

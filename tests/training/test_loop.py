@@ -172,8 +172,7 @@ def test_gradient_accumulation_gives_the_mean_gradient_of_its_parts(tiny_config,
     for part in range(2):
         (clips,) = session.loader.load([take_part(batch, 3, part, 2)])
         _seed_negatives(session, 0, part)
-        labels = session.label_of_row[clips.requests["video"]]
-        session.step.part(clips.clips, torch.from_numpy(labels))
+        session.step.part(clips.clips, *session.labels_and_videos(clips.requests))
         for mean, parameter in zip(total, session.encoder.parameters(), strict=True):
             mean += parameter.grad
         session.encoder.zero_grad()
