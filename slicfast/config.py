@@ -103,7 +103,9 @@ class FlowConfig(Section):
 
 
 class SamplingConfig(Section):
-    same_video_prob: Probability = 0.2
+    same_video_prob: Probability = 0.2  # of a positive from the anchor's own video
+    # same_video_prob = 1 - NMI of the last two clusterings; misleads with many small clusters (clustering.md)
+    adaptive: bool = False
     anchor_start: Literal["first", "random"] = "first"
 
 
@@ -196,6 +198,8 @@ class ClusterConfig(Section):
     start_epoch: NonNegativeInt = 0  # before it every video is its own cluster
     partition: NonNegativeInt = 0  # FINCH level, 0 the finest
     finch_clusters: Annotated[int, Field(ge=2)] | None = None  # FINCH: so many clusters, in place of a level
+    # Positives from this FINCH level within a cluster, negatives from other clusters; None: both by cluster
+    positive_partition: NonNegativeInt | None = None
     num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
     num_iterations: PositiveInt = 20
     num_starts: PositiveInt = 1
@@ -214,6 +218,16 @@ class ClusterConfig(Section):
     def _bank_has_features(self) -> ClusterConfig:
         if self.bank == "running" and self.features != "projection":
             raise ValueError("bank=running holds projections; set cluster.features=projection or bank=fresh")
+        return self
+
+    @model_validator(mode="after")
+    def _positives_are_finer(self) -> ClusterConfig:
+        by_level = self.method == "finch" and self.finch_clusters is None
+        if by_level and self.positive_partition is not None and self.positive_partition >= self.partition:
+            raise ValueError(
+                f"positive_partition {self.positive_partition} must be a finer FINCH level than partition"
+                f" {self.partition}; 0 is the finest, so set cluster.partition to 1 or more"
+            )
         return self
 
     @model_validator(mode="after")

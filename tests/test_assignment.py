@@ -33,3 +33,18 @@ def test_noise_labels_and_double_ids_are_refused():
         Assignment(("a", "a"), np.array([0, 1]))
     with pytest.raises(ValueError, match="int64"):
         Assignment(("a", "b"), np.array([0]))
+    with pytest.raises(ValueError, match=">= 0"):
+        Assignment(("a",), np.array([0]), positives=np.array([-1]))
+
+
+def test_positives_are_joined_by_id_and_are_the_clusters_where_there_is_no_finer_partition():
+    ids, labels = ("a", "b", "c", "d"), np.array([3, 3, 3, 5])
+    assert Assignment(ids, labels).positives_for(["d", "a"]).tolist() == [5, 3]
+    finer = Assignment(ids, labels, positives=np.array([0, 1, 1, 2]))
+    assert finer.positives_for(["c", "new", "a"]).tolist() == [1, 3, 0]
+    assert finer.labels_for(["c", "a"]).tolist() == [3, 3]
+
+
+def test_labels_to_come_count_on_from_the_largest():
+    assert Assignment(("a", "b"), np.array([0, 7])).next_label == 8
+    assert Assignment(("a", "b"), np.array([0, 7]), next_label=20).next_label == 20

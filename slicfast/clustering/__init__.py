@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from slicfast.config import MAX_DISTANCE, MIN_SAMPLES
@@ -31,6 +31,7 @@ class Clustering:
         num_refilled: how often an empty cluster was given a row, over all iterations.
         inertia: sum of squared Euclidean distances of the unit rows to their centroids; None as above.
         backend: what computed it: torch, cupy, cuml or scikit-learn.
+        positives: (N,) int64 labels of the finer clusters that `positive_partition` asked for, else None.
         num_noise: rows that dbscan or optics left without a cluster; each has a label of its own.
     """
 
@@ -41,6 +42,7 @@ class Clustering:
     inertia: float | None = None
     backend: str = "torch"
     num_noise: int = 0
+    positives: npt.NDArray[np.int64] | None = None
 
 
 def cluster(
@@ -49,6 +51,7 @@ def cluster(
     *,
     num_clusters: int | None = None,
     partition: int = 0,
+    positive_partition: int | None = None,
     num_iterations: int = 20,
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
@@ -67,6 +70,8 @@ def cluster(
         num_clusters: the k-means family needs it; FINCH then merges until so many are left, whatever
             `partition` says; at most N. The others find their own number.
         partition: FINCH level that becomes `labels`, 0 the finest; past the coarsest, the coarsest.
+        positive_partition: FINCH level that, within the clusters, becomes `positives`; FINCH then runs beside
+            the other methods.
         num_iterations: most Lloyd iterations of a start.
         num_starts: k-means++ starts, the one with the least inertia is kept.
         init_KD: starting centroids in place of k-means++; then there is one start.
@@ -95,34 +100,30 @@ def cluster(
     with exact_float32(rows_ND.device):
         unit_ND = normalize(rows_ND)
         if method == "finch":
-            return _finch(unit_ND, partition, num_clusters, backend)
-        if method in MAX_DISTANCE:
-            if num_clusters is not None:
-                raise ConfigError(f"{method} finds its own number of clusters; leave num_clusters out")
-            return _by_distance(
+            found = _finch(unit_ND, partition, num_clusters, backend)
+        elif method in MAX_DISTANCE:
+            found = _by_distance(unit_ND, method, num_clusters, max_distance, min_samples)
+        else:
+            found = _by_means(
                 unit_ND,
                 method,
-                MAX_DISTANCE[method] if max_distance is None else max_distance,
-                MIN_SAMPLES.get(method, 1) if min_samples is None else min_samples,
+                num_clusters,
+                num_iterations=num_iterations,
+                num_starts=num_starts,
+                init_KD=init_KD,
+                seed=seed,
+                backend=backend,
             )
-        from slicfast.clustering.kmeans import kmeans
+        if positive_partition is None:
+            return found
+        if method != "finch":
+            levels = _finch(unit_ND, 0, None, resolve_backend("auto", "finch", unit_ND.device)).partitions
+        else:
+            levels = found.partitions
+    from slicfast.clustering.matching import intersection
 
-        if num_clusters is None:
-            raise ConfigError(f"{method} needs num_clusters")
-        found = kmeans(
-            unit_ND,
-            num_clusters,
-            spherical=method == "spherical_kmeans",
-            num_iterations=num_iterations,
-            num_starts=num_starts,
-            init_KD=init_KD,
-            seed=seed,
-            backend=backend,
-        )
-    labels = found.labels_N.cpu().numpy()
-    return Clustering(
-        labels, [labels], found.centroids_KD, found.num_refilled, found.inertia, backend=backend
-    )
+    finer = levels[min(positive_partition, len(levels) - 1)]
+    return replace(found, positives=intersection(finer, found.labels))
 
 
 def _finch(unit_ND: Tensor, partition: int, num_clusters: int | None, backend: str) -> Clustering:
@@ -139,12 +140,40 @@ def _finch(unit_ND: Tensor, partition: int, num_clusters: int | None, backend: s
     return Clustering(labels_N.cpu().numpy(), partitions, backend=backend)
 
 
-def _by_distance(unit_ND: Tensor, method: str, max_distance: float, min_samples: int) -> Clustering:
+def _by_distance(
+    unit_ND: Tensor,
+    method: str,
+    num_clusters: int | None,
+    max_distance: float | None,
+    min_samples: int | None,
+) -> Clustering:
     from slicfast.clustering import scikit
 
+    if num_clusters is not None:
+        raise ConfigError(f"{method} finds its own number of clusters; leave num_clusters out")
+    limit = MAX_DISTANCE[method] if max_distance is None else max_distance
     if method == "agglomerative":
-        labels_N = scikit.agglomerative(unit_ND, max_distance)
+        labels_N = scikit.agglomerative(unit_ND, limit)
     else:
-        labels_N = getattr(scikit, method)(unit_ND, max_distance, min_samples)
+        least = MIN_SAMPLES[method] if min_samples is None else min_samples
+        labels_N = getattr(scikit, method)(unit_ND, limit, least)
     whole_N = scikit.own_clusters(labels_N)
-    return Clustering(whole_N, [whole_N], backend="scikit-learn", num_noise=int((labels_N < 0).sum()))
+    num_noise = int((labels_N < 0).sum())
+    return Clustering(whole_N, [whole_N], backend="scikit-learn", num_noise=num_noise)
+
+
+def _by_means(unit_ND: Tensor, method: str, num_clusters: int | None, **options: Any) -> Clustering:
+    from slicfast.clustering.kmeans import kmeans
+
+    if num_clusters is None:
+        raise ConfigError(f"{method} needs num_clusters")
+    found = kmeans(unit_ND, num_clusters, spherical=method == "spherical_kmeans", **options)
+    labels = found.labels_N.cpu().numpy()
+    return Clustering(
+        labels,
+        [labels],
+        found.centroids_KD,
+        found.num_refilled,
+        found.inertia,
+        backend=options["backend"],
+    )

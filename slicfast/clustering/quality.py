@@ -6,6 +6,8 @@ True labels are for the record only; nothing here may reach training.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from slicfast.clustering.bank import as_bank, spread
+from slicfast.clustering.matching import keep_labels, overlaps
 
 Labels = npt.NDArray[np.int64]
-
-_MOST_MATCHED = 4000  # clusters a side up to which the best matching is found exactly
 
 
 def quality(
@@ -52,17 +53,32 @@ def quality(
 
 
 def _agreement(labels_N: Labels, true_labels_N: npt.NDArray[Any]) -> dict[str, float]:
-    from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+    from sklearn.metrics import adjusted_mutual_info_score
 
+    with _many_labels():
+        ami = float(adjusted_mutual_info_score(true_labels_N, labels_N))
+    figures = {"nmi": mutual_information(labels_N, true_labels_N), "ami": ami}
+    purity = pair_purity(labels_N, true_labels_N)
+    return figures if purity is None else {**figures, "pair_purity": purity}
+
+
+def mutual_information(labels_N: Labels, others_N: npt.NDArray[Any]) -> float:
+    """NMI of two assignments, from 0 to 1, by the arithmetic mean of their entropies.
+
+    It is not adjusted for chance: many small clusters agree much with anything.
+    """
+    from sklearn.metrics import normalized_mutual_info_score
+
+    with _many_labels():
+        return float(normalized_mutual_info_score(others_N, labels_N))
+
+
+@contextmanager
+def _many_labels() -> Iterator[None]:
     with warnings.catch_warnings():
         # scikit-learn takes many small clusters for a regression target; FINCH makes them by design.
         warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
-        figures = {
-            "nmi": float(normalized_mutual_info_score(true_labels_N, labels_N)),
-            "ami": float(adjusted_mutual_info_score(true_labels_N, labels_N)),
-        }
-    purity = pair_purity(labels_N, true_labels_N)
-    return figures if purity is None else {**figures, "pair_purity": purity}
+        yield
 
 
 def pair_purity(labels_N: Labels, true_labels_N: npt.NDArray[Any]) -> float | None:
@@ -70,47 +86,17 @@ def pair_purity(labels_N: Labels, true_labels_N: npt.NDArray[Any]) -> float | No
     num_together = _num_pairs(np.unique(labels_N, return_counts=True)[1])
     if not num_together:
         return None
-    return _num_pairs(_overlaps(labels_N, true_labels_N)[2]) / num_together
+    return _num_pairs(overlaps(labels_N, true_labels_N)[2]) / num_together
 
 
 def churn(labels_N: Labels, previous_N: Labels) -> float:
     """Share of videos that did not stay in their cluster since the round before, from 0 to below 1.
 
     Clusters have no names that last, so each new one is matched with at most one old one such that most
-    videos stay; those in unmatched parts have moved. The matching is the best one for up to 4000 clusters a
-    round; above, the largest overlaps are taken first, which can only overstate churn, and stays within twice
-    the best matching's number of stayers.
+    videos stay; those in unmatched parts have moved.
     """
-    new_P, old_P, count_P = _overlaps(labels_N, previous_N)
-    num_new, num_old = int(new_P.max()) + 1, int(old_P.max()) + 1
-    if max(num_new, num_old) <= _MOST_MATCHED:
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
-
-        overlap_KK = np.zeros((num_new, num_old), dtype=np.int64)
-        overlap_KK[new_P, old_P] = count_P
-        num_stayed = int(overlap_KK[linear_sum_assignment(overlap_KK, maximize=True)].sum())
-    else:
-        num_stayed = _greedy_overlap(new_P, old_P, count_P)
-    return 1.0 - num_stayed / len(labels_N)
-
-
-def _greedy_overlap(new_P: Labels, old_P: Labels, count_P: Labels) -> int:
-    taken_new, taken_old, num_stayed = set[int](), set[int](), 0
-    for at in np.argsort(-count_P, kind="stable").tolist():
-        new, old = int(new_P[at]), int(old_P[at])
-        if new not in taken_new and old not in taken_old:
-            taken_new.add(new)
-            taken_old.add(old)
-            num_stayed += int(count_P[at])
-    return num_stayed
-
-
-def _overlaps(a_N: npt.NDArray[Any], b_N: npt.NDArray[Any]) -> tuple[Labels, Labels, Labels]:
-    """The P pairs of labels that occur together, each numbered from 0, and how many rows have them."""
-    a_N, b_N = np.unique(a_N, return_inverse=True)[1], np.unique(b_N, return_inverse=True)[1]
-    width = int(b_N.max()) + 1
-    pairs_P, count_P = np.unique(a_N.astype(np.int64) * width + b_N, return_counts=True)
-    return pairs_P // width, pairs_P % width, count_P.astype(np.int64)
+    kept_N, _ = keep_labels(labels_N, previous_N, int(previous_N.max()) + 1)
+    return float((kept_N != previous_N).mean())
 
 
 def _num_pairs(counts: Labels) -> int:

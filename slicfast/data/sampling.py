@@ -67,10 +67,16 @@ class SampleSampler:
         """Whole batches in an epoch; the videos of a last, smaller one come in other epochs."""
         return len(self.rows_N) // self.batch_size
 
-    def set_labels(self, labels_N: npt.NDArray[np.int64]) -> None:
-        """Cluster labels of the training videos, in the order of ``rows``."""
+    def set_labels(self, labels_N: npt.NDArray[np.int64], same_video_prob: float | None = None) -> None:
+        """Cluster labels of the training videos, in the order of ``rows``, from which positives are drawn.
+
+        Args:
+            same_video_prob: of a positive from the anchor's own video; None: the configured one.
+        """
         if labels_N.shape != self.rows_N.shape:
             raise ValueError(f"expected {len(self.rows_N)} labels, got {labels_N.shape}")
+        configured = self.config.sampling.same_video_prob
+        self.same_video_prob = configured if same_video_prob is None else same_video_prob
         self._members_N = np.argsort(labels_N, kind="stable")
         _, cluster_N, size_K = np.unique(labels_N, return_inverse=True, return_counts=True)
         first_K = np.concatenate([[0], np.cumsum(size_K)[:-1]])
@@ -91,9 +97,7 @@ class SampleSampler:
         fast_B, shuffled_B = rng.random((2, size))
         more_seeds_RB = rng.integers(0, 2**64, size=(3, size), dtype=np.uint64)
 
-        positive_B = np.where(
-            same_B < config.sampling.same_video_prob, anchor_B, self._mate(anchor_B, other_B)
-        )
+        positive_B = np.where(same_B < self.same_video_prob, anchor_B, self._mate(anchor_B, other_B))
         anchor_start_B = self._anchor_start(anchor_B, begin_B)
         positive_start_B = self._positive_start(positive_B, anchor_B, anchor_start_B, start_B)
         stride, still = config.data.clip_stride, np.full(size, View.RGB)

@@ -71,6 +71,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "ids": list(assignment.ids),
             "labels": torch.from_numpy(assignment.labels),
             "epoch": assignment.epoch,
+            "positives": None if assignment.positives is None else torch.from_numpy(assignment.positives),
+            "next_label": assignment.next_label,
+            "agreement": assignment.agreement,
         },
         "video_ids": list(checkpoint.video_ids),
         "format": FORMAT,
@@ -111,7 +114,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     fields = {name: values[name] for name in Checkpoint.__dataclass_fields__ if name in values}
     saved = values["assignment"]
     if saved is not None:
-        fields["assignment"] = Assignment(tuple(saved["ids"]), saved["labels"].numpy(), saved["epoch"])
+        positives = saved.get("positives")
+        fields["assignment"] = Assignment(
+            tuple(saved["ids"]),
+            saved["labels"].numpy(),
+            saved["epoch"],
+            None if positives is None else positives.numpy(),
+            saved.get("next_label", -1),
+            saved.get("agreement"),
+        )
     fields["video_ids"] = tuple(values["video_ids"])
     return Checkpoint(**fields)
 

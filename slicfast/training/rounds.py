@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from slicfast.assignment import Assignment
 from slicfast.clustering import cluster
-from slicfast.clustering.quality import quality
+from slicfast.clustering.matching import keep_labels
+from slicfast.clustering.quality import mutual_information, quality
 from slicfast.config import MAX_DISTANCE, MIN_SAMPLES, ClusterConfig
 from slicfast.distributed import average_buffers, broadcast
 from slicfast.engine.embedding import embed_videos, encoder_extractor
@@ -56,19 +56,18 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
         if session.bank is not None:
             session.bank.fill(bank_ND)
     embedded = time.perf_counter()
-    labels_N: npt.NDArray[np.int64] | None = None
+    assignment: Assignment | None = None
     logged: dict[str, Any] = {}
     problem: SlicfastError | None = None
     if session.ranks.is_main:
         try:
             with span("cluster"):
-                labels_N, logged = _cluster(session, bank_ND)
+                assignment, logged = _cluster(session, bank_ND, epoch)
         except SlicfastError as error:  # the other ranks wait for an answer
             problem = error
-    problem, labels_N = broadcast((problem, labels_N))
-    if problem is not None or labels_N is None:
+    problem, assignment = broadcast((problem, assignment))
+    if problem is not None or assignment is None:
         raise problem or RunError("clustering gave no labels")
-    assignment = Assignment(session.ids, labels_N, epoch)
     session.use_assignment(assignment)
     if session.ranks.is_main:
         session.run.write_assignment(assignment)
@@ -79,6 +78,8 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
         "embed_seconds": round(embedded - started, 3),
         "cluster_seconds": round(time.perf_counter() - embedded, 3),
     }
+    if session.config.sampling.adaptive:
+        logged["same_video_prob"] = session.sampler.same_video_prob
     return logged
 
 
@@ -103,13 +104,14 @@ def _embed(session: Session) -> torch.Tensor:
     return banks[session.config.cluster.features]
 
 
-def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+def _cluster(session: Session, bank_ND: torch.Tensor, epoch: int) -> tuple[Assignment, dict[str, Any]]:
     config, state = session.config.cluster, session.state
     result = cluster(
         bank_ND,
         config.method,
         num_clusters=_num_clusters(config),
         partition=config.partition,
+        positive_partition=config.positive_partition,
         num_iterations=config.num_iterations,
         num_starts=config.num_starts,
         init_KD=state.centroids_KD if config.warm_start else None,
@@ -120,20 +122,35 @@ def _cluster(session: Session, bank_ND: torch.Tensor) -> tuple[npt.NDArray[np.in
     )
     if result.centroids_KD is not None:
         state.centroids_KD = result.centroids_KD.detach().cpu()
-    previous = state.assignment
-    logged: dict[str, Any] = quality(
-        result.labels,
-        session.true_labels_N,
-        previous.labels_for(session.ids) if previous is not None else None,
-        bank_ND,
-    )
+    assignment = Assignment(session.ids, result.labels, epoch, result.positives)
+    logged: dict[str, Any] = quality(result.labels, session.true_labels_N, bank_ND=bank_ND)
+    if state.assignment is not None:
+        assignment, since = _follow(assignment, state.assignment)
+        logged |= since
+    if result.positives is not None:
+        logged |= _of_positives(quality(result.positives, session.true_labels_N))
     if config.method == "finch":
         logged["partition_sizes"] = [int(partition.max()) + 1 for partition in result.partitions]
     elif result.centroids_KD is not None:
         logged["num_refilled"] = result.num_refilled
     elif config.method in MIN_SAMPLES:
         logged["num_noise"] = result.num_noise
-    return result.labels, logged
+    return assignment, logged
+
+
+def _follow(assignment: Assignment, previous: Assignment) -> tuple[Assignment, dict[str, float]]:
+    """The assignment under the labels of the round before, and how far it went from there."""
+    previous_N = previous.labels_for(assignment.ids)
+    labels_N, next_label = keep_labels(assignment.labels, previous_N, previous.next_label)
+    agreement = mutual_information(labels_N, previous_N)
+    since = {"churn": float((labels_N != previous_N).mean()), "nmi_previous": agreement}
+    return replace(assignment, labels=labels_N, next_label=next_label, agreement=agreement), since
+
+
+def _of_positives(figures: dict[str, float]) -> dict[str, float]:
+    """Of the finer partition: what says whether positives are worth drawing from it."""
+    names = ("num_clusters", "share_singletons", "pair_purity")
+    return {f"positive_{name}": figures[name] for name in names if name in figures}
 
 
 def _num_clusters(config: ClusterConfig) -> int | None:

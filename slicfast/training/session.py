@@ -102,7 +102,7 @@ class Session:
             self.trackers.write(kind, self.state.global_step, values)
 
     def use_assignment(self, assignment: Assignment) -> None:
-        """Sample positives and choose negatives by these labels, joined by video id."""
+        """Sample positives and choose negatives by these clusters, joined by video id."""
         self.state.assignment = assignment
         self._join(assignment)
 
@@ -111,8 +111,12 @@ class Session:
         self._join(assignment or Assignment.singletons(self.ids))
 
     def _join(self, assignment: Assignment) -> None:
+        sampling = self.config.sampling
+        same_video_prob = sampling.same_video_prob
+        if sampling.adaptive and assignment.agreement is not None:
+            same_video_prob = 1.0 - assignment.agreement
+        self.sampler.set_labels(assignment.positives_for(self.ids), same_video_prob)
         labels_N = assignment.labels_for(self.ids)
-        self.sampler.set_labels(labels_N)
         self.label_of_row[self.rows_N] = labels_N
         self.step.objective.set_labels(torch.from_numpy(labels_N))
 

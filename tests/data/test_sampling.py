@@ -81,6 +81,17 @@ def test_share_of_same_video_positives_follows_the_probability(prob):
     assert np.mean(same) == pytest.approx(prob, abs=0.04)
 
 
+def test_a_round_may_set_the_probability_and_the_next_one_the_configured_again():
+    sampler = sampler_of(np.full(64, 40), "sampling.same_video_prob=0", batch_size=64)
+    together = np.zeros(64, dtype=np.int64)
+    shares = []
+    for prob in (1.0, 0.0, None):
+        sampler.set_labels(together, prob)
+        anchor, positive, _ = roles(sampler.batch(0, 0))
+        shares.append((anchor["video"] == positive["video"]).mean())
+    assert shares == [1, 0, 0]
+
+
 def test_positive_starts_after_the_first_window_and_ends_within_the_video():
     lengths = random_lengths(64)
     sampler = sampler_of(lengths, batch_size=64)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from slicfast.assignment import Assignment
 from slicfast.clustering import scikit
+from slicfast.config import Config
+from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import load_checkpoint
-from slicfast.errors import MachineError
-from slicfast.records import read_metrics
+from slicfast.errors import ConfigError, MachineError
+from slicfast.records import RunFolder, read_metrics
+from slicfast.report.curves import panels
 from slicfast.training.loop import train
+from slicfast.training.session import open_session
 
 
 def rounds(run):
@@ -18,6 +24,10 @@ def rounds(run):
 
 def last_of(run):
     return load_checkpoint(run / "checkpoints" / "last.pt")
+
+
+def opened(tmp_path):
+    return RunFolder(tmp_path), Ranks(), torch.device("cpu"), None
 
 
 def without_times(entry):
@@ -61,3 +71,98 @@ def test_too_many_videos_are_refused_before_anything_is_embedded(tiny_config, tm
     with pytest.raises(MachineError, match="every pair of 8 embeddings"):
         train(tiny_config("cluster.method=agglomerative"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_keep_their_identity_from_round_to_round(tiny_config, tmp_path):
+    """Churn is what the written labels say themselves, and no label is given twice."""
+    run = tmp_path / "run"
+    train(tiny_config("train.epochs=5", "optim.lr=0.5"), run)
+    files = sorted((run / "assignments").iterdir())
+    written = [dict(line.split("\t") for line in file.read_text().splitlines()) for file in files]
+    assert len(written) == 5
+    seen = set(written[0].values())
+    for before, after, entry in zip(written[:-1], written[1:], rounds(run)[1:], strict=True):
+        assert entry["churn"] == pytest.approx(np.mean([before[video] != after[video] for video in after]))
+        fresh = set(after.values()) - set(before.values())
+        assert not fresh & seen
+        seen |= fresh
+    assert last_of(run).assignment.next_label == len(seen)
+
+
+def test_names_of_clusters_change_nothing_in_training(tiny_config, tmp_path, monkeypatch):
+    train(tiny_config("train.epochs=3"), tmp_path / "kept")
+    monkeypatch.setattr("slicfast.training.rounds.keep_labels", lambda new, old, following: (new, following))
+    train(tiny_config("train.epochs=3"), tmp_path / "as_they_come")
+    kept, as_they_come = last_of(tmp_path / "kept"), last_of(tmp_path / "as_they_come")
+    assert all(torch.equal(value, as_they_come.model[name]) for name, value in kept.model.items())
+
+
+def test_adaptive_probability_follows_the_round_before_and_goes_on_exactly(tiny_config, tmp_path):
+    overrides = ["sampling.adaptive=true", "sampling.same_video_prob=0.125", "optim.lr=0.5"]
+    run = train_in_one_and_in_two(tiny_config, tmp_path, *overrides)
+    first, *others = rounds(run)
+    assert first["same_video_prob"] == 0.125 and "nmi_previous" not in first
+    for entry in others:
+        assert entry["same_video_prob"] == pytest.approx(1 - entry["nmi_previous"])
+    assert last_of(run).assignment.agreement == pytest.approx(others[-1]["nmi_previous"])
+    shown = {series.name for panel in panels(read_metrics(run / "metrics.jsonl")) for series in panel.series}
+    assert {"NMI with the round before", "positives of the same video"} <= shown
+
+
+def test_the_probability_reaches_the_sampler_and_true_labels_do_not(tiny_config, tmp_path):
+    config = tiny_config("sampling.adaptive=true", "sampling.same_video_prob=0.125")
+    session = open_session(config, *opened(tmp_path))
+    assert session.sampler.same_video_prob == 0.125
+    labels = np.arange(len(session.ids), dtype=np.int64)
+    session.use_assignment(Assignment(session.ids, labels, agreement=0.75))
+    assert session.sampler.same_video_prob == 0.25
+    session.use_assignment(Assignment(session.ids, labels))
+    assert session.sampler.same_video_prob == 0.125
+
+
+def test_without_adaptive_the_agreement_is_logged_and_changes_nothing(tiny_config, tmp_path):
+    config = tiny_config("sampling.same_video_prob=0.125")
+    session = open_session(config, *opened(tmp_path))
+    labels = np.arange(len(session.ids), dtype=np.int64)
+    session.use_assignment(Assignment(session.ids, labels, agreement=0.75))
+    assert session.sampler.same_video_prob == 0.125
+
+
+@pytest.mark.parametrize("method", ["finch", "kmeans"])
+def test_positives_are_drawn_from_finer_clusters_than_negatives(tiny_config, tmp_path, method):
+    chosen = {"finch": ["cluster.finch_clusters=2"], "kmeans": ["cluster.method=kmeans"]}[method]
+    overrides = [*chosen, "cluster.num_clusters=2", "cluster.positive_partition=0"]
+    run = train_in_one_and_in_two(tiny_config, tmp_path, *overrides, "sampling.same_video_prob=0")
+    assignment, last = last_of(run).assignment, rounds(run)[-1]
+    assert last["num_clusters"] == 2 <= last["positive_num_clusters"]
+    assert len({*zip(assignment.positives, assignment.labels, strict=True)}) == last["positive_num_clusters"]
+    assert {"positive_share_singletons"} <= last.keys()
+
+    finer, coarser = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    session = open_session(tiny_config(*overrides, "sampling.same_video_prob=0"), *opened(tmp_path))
+    session.use_assignment(Assignment(session.ids, coarser, positives=finer))
+    anchors, positives = session.sampler.batch(0, 0)["video"][:8].reshape(2, 4)
+    place = {row: at for at, row in enumerate(session.rows_N.tolist())}
+    for anchor, positive in zip(anchors.tolist(), positives.tolist(), strict=True):
+        assert anchor != positive and finer[place[anchor]] == finer[place[positive]]
+    assert session.label_of_row[session.rows_N].tolist() == coarser.tolist()
+
+
+def test_a_positive_level_that_is_not_finer_is_refused():
+    with pytest.raises(
+        ConfigError, match="positive_partition 1 must be a finer FINCH level than partition 1"
+    ):
+        Config.load(None, ["cluster.partition=1", "cluster.positive_partition=1"])
+    Config.load(None, ["cluster.partition=1", "cluster.positive_partition=0"])
+
+
+def test_a_checkpoint_of_before_labels_kept_their_identity_is_read(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    train(tiny_config("train.epochs=1"), run)
+    file = run / "checkpoints" / "last.pt"
+    values = torch.load(file, weights_only=True)
+    for name in ("positives", "next_label", "agreement"):
+        del values["assignment"][name]
+    torch.save(values, file)
+    found = last_of(run).assignment
+    assert found.next_label == found.labels.max() + 1 and found.positives is None
