@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from slicfast.cli import bench, compare, data, evaluate, machine, profile, report, store, synth, train, use
+from slicfast.cli import (
+    bench,
+    compare,
+    convert,
+    data,
+    evaluate,
+    machine,
+    profile,
+    report,
+    store,
+    synth,
+    train,
+    use,
+)
 from slicfast.cli.output import examples, set_up_logging
 
 ORDER = (
@@ -21,6 +34,7 @@ ORDER = (
     "report",
     "figures",
     "export",
+    "convert",
     "compare",
     "bench",
     "profile",
@@ -76,6 +90,7 @@ train.register(app)
 evaluate.register(app)
 use.register(app)
 report.register(app)
+convert.register(app)
 compare.register(app)
 bench.register(app)
 profile.register(app)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from slicfast.assignment import Assignment
-from slicfast.config import Config
+from slicfast.config import Config, ModelConfig
 from slicfast.engine.encoder import NoProjection, VideoEncoder, build_encoder
+from slicfast.engine.foreign import Foreign, read_foreign
 from slicfast.errors import DataError, RunError
 from slicfast.records import write_atomically
 
@@ -22,6 +25,14 @@ FORMAT = "slicfast-checkpoint"
 VERSION = 1
 EXPORT_FORMAT = "slicfast-encoder"  # of a safetensors file's metadata
 EXPORT_VERSION = 1
+
+# Numbers as other programs save them ('best_prec1'); NumPy before 2 had another name for the first.
+_NUMPY_NUMBERS: list[Any] = [
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")),
+]
 
 
 @dataclass
@@ -83,28 +94,27 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, or the weights and configuration that `slicfast export --to safetensors` wrote.
+    """Read a checkpoint, ours or one of those that `read_foreign` knows.
 
-    Nothing but tensors and plain values is accepted from the file.
+    Ours also are the weights and configuration that `slicfast export --to safetensors` wrote. Nothing but
+    tensors and plain values is accepted from a file.
 
-    Raises DataError for a missing, damaged or foreign file.
+    Raises DataError for a missing, damaged or unknown file.
     """
+    found = load_any(path)
+    if isinstance(found, Checkpoint):
+        return found
+    return Checkpoint(config=found.config, model=found.model, epoch=found.epoch, best=found.best)
+
+
+def load_any(path: str | Path) -> Checkpoint | Foreign:
+    """The same, with what a foreign file says of itself. Raises DataError as `load_checkpoint`."""
     path = Path(path)
     if path.suffix == ".safetensors":
         return _load_exported(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"no checkpoint at {path}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; name the checkpoint file in it") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not a readable slicfast checkpoint ({reason})") from None
+    values = _read_plain(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise DataError(f"{path} is not a slicfast checkpoint; expected one that `slicfast train` wrote")
+        return read_foreign(values, path)
     if values["version"] != VERSION:
         raise DataError(
             f"{path} is a checkpoint of format version {values['version']}, this slicfast reads {VERSION};"
@@ -125,6 +135,27 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     fields["video_ids"] = tuple(values["video_ids"])
     return Checkpoint(**fields)
+
+
+def _read_plain(path: Path) -> Any:
+    """What a PyTorch file holds, if that is tensors, numbers, text and containers of these."""
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"no checkpoint at {path}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name the checkpoint file in it") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        held = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        if held is not None:
+            raise DataError(
+                f"{path} holds a Python object ({held[1]}); only tensors and plain values are read, since"
+                " objects can run code. Save its state_dict alone, with the program that wrote it"
+            ) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is not a readable checkpoint ({reason})") from None
 
 
 def read_epoch(path: Path) -> int:
@@ -152,6 +183,10 @@ def _load_exported(path: Path) -> Checkpoint:
         raise DataError(f"{path} is not a readable safetensors file ({error})") from None
 
 
+# What changes the function of a network and the shape of no weight.
+UNSEEN_IN_WEIGHTS = ("max_pool", "conv1_temporal_stride")
+
+
 def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: str | Path) -> None:
     """Fill an encoder. Raises RunError naming the first tensor that does not fit."""
     own = encoder.state_dict()
@@ -169,6 +204,29 @@ def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: 
     if extra is not None:
         raise RunError(f"{source} is a checkpoint of another model: it also has '{extra}'; check model.*")
     encoder.load_state_dict(state)
+
+
+def start_from(encoder: VideoEncoder, model: ModelConfig, source: str | Path) -> None:
+    """Give a new encoder the weights of a checkpoint; a file of a backbone alone leaves its projection new.
+
+    Raises:
+        DataError: no such checkpoint.
+        RunError: it is of another network.
+    """
+    checkpoint = load_checkpoint(source)
+    theirs = Config.from_dict(checkpoint.config, source=str(source)).model
+    for key in UNSEEN_IN_WEIGHTS:
+        there, here = getattr(theirs, key), getattr(model, key)
+        if there != here:
+            raise RunError(
+                f"{source} is of a network with model.{key}={str(there).lower()}, this one has"
+                f" {str(here).lower()}: the same weights would compute something else; set it alike"
+            )
+    state = checkpoint.model
+    if not any(name.startswith("projection.") for name in state):
+        new = {k: v for k, v in encoder.state_dict().items() if k.startswith("projection.")}
+        state = {**new, **state}
+    load_weights(encoder, state, source)
 
 
 def weights_fingerprint(state: dict[str, torch.Tensor]) -> str:

@@ -51,10 +51,10 @@ class VideoEncoder(nn.Module):
 
 
 class NoProjection(nn.Module):
-    """Stands for the projection of a network that was exported without it."""
+    """Stands for the projection of a network that came without one."""
 
     def forward(self, pooled_NF: torch.Tensor) -> torch.Tensor:
-        raise ConfigError("this network was exported without its projection; use its pooled features")
+        raise ConfigError("this network has no projection; use its pooled features")
 
 
 def build_encoder(config: ModelConfig) -> VideoEncoder:

@@ -24,7 +24,7 @@ from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
 from slicfast.device import autocast_dtype
 from slicfast.distributed import Ranks
-from slicfast.engine.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from slicfast.engine.checkpoint import Checkpoint, load_weights, save_checkpoint, start_from
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.graph import recorder_maker
@@ -152,8 +152,7 @@ def open_session(
     torch.manual_seed(config.seed)
     encoder = build_encoder(config.model)
     if resume is None and config.train.init_from is not None:
-        source = config.train.init_from
-        load_weights(encoder, load_checkpoint(source).model, source)
+        start_from(encoder, config.model, config.train.init_from)
     session = assemble(
         config,
         run,

@@ -48,7 +48,7 @@ def test_a_backbone_alone_has_pooled_features_and_says_that_it_has_no_others(che
     whole, alone = (slicfast.Encoder.from_checkpoint(each, device="cpu") for each in (checkpoint, path))
     np.testing.assert_array_equal(alone.embed([video]), whole.embed([video]))
     assert alone.fingerprint("pooled") == whole.fingerprint("pooled")
-    with pytest.raises(ConfigError, match="exported without its projection"):
+    with pytest.raises(ConfigError, match="has no projection; use its pooled"):
         alone.embed([video], "projection")
 
 
