@@ -114,6 +114,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = Config.load(ROOT / "configs" / "ucf101_r3d18.yaml", SMALL_UCF101)
         Path("configs/ucf101_r3d18.yaml").write_text(config.to_yaml())
         call("train", "configs/ucf101_r3d18.yaml", "--run", "runs/ucf101")
+        call("convert", "runs/ucf101", "slic.pth.tar", "--to", "slic")
+        call("convert", "runs/ucf101", "r3d50_K_200ep.pth", "--to", "3d-resnets")
         for name in ("first", "second", "mine"):
             shutil.copytree("runs/demo", f"runs/{name}")
         for place in ("path/to/videos", "path/to/long/videos", "videos"):

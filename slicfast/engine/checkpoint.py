@@ -70,6 +70,11 @@ class Checkpoint:
     bank: dict[str, torch.Tensor] = field(default_factory=dict)
     objective: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def has_projection(self) -> bool:
+        """Whether there is more than a backbone."""
+        return any(name.startswith("projection.") for name in self.model)
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically. Raises MachineError without space; the previous file then still stands."""
@@ -223,7 +228,7 @@ def start_from(encoder: VideoEncoder, model: ModelConfig, source: str | Path) ->
                 f" {str(here).lower()}: the same weights would compute something else; set it alike"
             )
     state = checkpoint.model
-    if not any(name.startswith("projection.") for name in state):
+    if not checkpoint.has_projection:
         new = {k: v for k, v in encoder.state_dict().items() if k.startswith("projection.")}
         state = {**new, **state}
     load_weights(encoder, state, source)
@@ -263,7 +268,7 @@ def load_model(path: str | Path) -> VideoEncoder:
 def encoder_of(checkpoint: Checkpoint, source: str | Path) -> VideoEncoder:
     """The network of a checkpoint; of an exported backbone, one whose projection says that it is missing."""
     encoder = build_encoder(Config.from_dict(checkpoint.config, source=str(source)).model)
-    if not any(name.startswith("projection.") for name in checkpoint.model):
+    if not checkpoint.has_projection:
         encoder.projection = NoProjection()
     load_weights(encoder, checkpoint.model, source)
     return encoder

@@ -15,7 +15,7 @@ from slicfast.data.sampling import evenly_spaced
 from slicfast.data.store import ClipStore
 from slicfast.data.views import Geometry
 from slicfast.distributed import Ranks, sum_over_ranks
-from slicfast.engine.encoder import VideoEncoder
+from slicfast.engine.encoder import NoProjection, VideoEncoder
 
 # clips (N, C, T, H, W) -> named features, (N, D) each
 Extractor = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
@@ -136,10 +136,13 @@ def _share(
 def encoder_extractor(
     encoder: VideoEncoder, device: torch.device, autocast: torch.dtype | None, prefix: str = ""
 ) -> Extractor:
-    """Pooled features and projection of an encoder, which the caller has put into evaluation mode."""
+    """Pooled features and projection, if it has one, of an encoder that the caller has set to evaluate."""
+    has_projection = not isinstance(encoder.projection, NoProjection)
 
     def extract(clips_NCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            if not has_projection:
+                return {f"{prefix}pooled": encoder.forward_features(clips_NCTHW)}
             features = encoder.forward_both(clips_NCTHW)
         return {f"{prefix}pooled": features.pooled, f"{prefix}projection": features.projection}
 

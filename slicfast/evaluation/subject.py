@@ -14,7 +14,7 @@ from slicfast.config import Config
 from slicfast.data.store import ClipStore
 from slicfast.device import autocast_dtype, resolve_device
 from slicfast.engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights
-from slicfast.engine.encoder import VideoEncoder, build_encoder
+from slicfast.engine.encoder import NoProjection, VideoEncoder, build_encoder
 from slicfast.errors import DataError
 from slicfast.evaluation.protocol import Rows, splits_to_compare
 
@@ -57,6 +57,8 @@ class Subject:
         """The network in evaluation mode on the device; untrained: as training began with it."""
         torch.manual_seed(self.config.seed)
         encoder = build_encoder(self.config.model)
+        if not self.checkpoint.has_projection:
+            encoder.projection = NoProjection()
         if trained:
             load_weights(encoder, self.checkpoint.model, self.file)
         encoder.to(device=self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
