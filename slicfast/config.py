@@ -37,6 +37,11 @@ class Section(BaseModel):
 
 class DataConfig(Section):
     store: Path = Path("data/store")
+    # Where clips are read: the store, the original files, or memory; auto: memory where pictures fit into it
+    source: Literal["store", "resident", "auto"] = "store"
+    # What memory holds of the training videos: pictures, or the store's bytes; auto: the first that fits
+    resident_as: Literal["auto", "decoded", "compressed"] = "auto"
+    memory_share: Probability = 0.5  # of the memory that is free, what this may take
     train_split: str = "train"  # a split of the store, or a difference of two: "train1-test2"
     clip_length: Annotated[int, Field(ge=2)] = 16  # frames
     clip_stride: PositiveInt = 1  # frames between two frames of a clip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy.typing as npt
 import torch
@@ -12,11 +12,10 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding import DecodeProbe, JpegDecoder
-from slicfast.data.decoding_vp9 import MixedDecoder, MixedProbe, Stored
+from slicfast.data.decoding_mixed import MixedDecoder, MixedProbe
 from slicfast.data.photometric import Photometric
-from slicfast.data.pipeline import ClipPipeline
-from slicfast.data.pipeline_vp9 import MixedPipeline
+from slicfast.data.pipeline_mixed import MixedPipeline
+from slicfast.data.store_parts import Stored
 
 Batch = Sequence[Stored]  # what `reading.Reading` holds of N clips
 
@@ -48,11 +47,10 @@ def make_backend(
     device: torch.device,
     num_threads: int,
     max_clips: int,
-    codec: str = "jpeg",
 ) -> Backend:
-    """The backend of a device for a store of this codec. Raises MachineError where DALI is missing."""
+    """The backend of a device. Raises MachineError where DALI is missing."""
     kind = CpuBackend if device.type == "cpu" else GpuBackend
-    return kind(config, augment, device, num_threads, max_clips, codec)
+    return kind(config, augment, device, num_threads, max_clips)
 
 
 class CpuBackend:
@@ -65,12 +63,10 @@ class CpuBackend:
         device: torch.device,
         num_threads: int,
         max_clips: int,
-        codec: str = "jpeg",
     ) -> None:
         length = config.clip_length
-        decoder, probe = (JpegDecoder, DecodeProbe) if codec == "jpeg" else (MixedDecoder, MixedProbe)
-        self._decoder: Any = decoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
-        self._probe: Any = probe(device, clip_length=length, num_threads=num_threads)
+        self._decoder = MixedDecoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
+        self._probe = MixedProbe(device, clip_length=length, num_threads=num_threads)
         self._augmenter = CpuAugmenter(
             clip_length=length,
             crop_size=config.crop_size,
@@ -99,8 +95,7 @@ class CpuBackend:
         return clips
 
     def undecodable(self, stored: Batch) -> list[int]:
-        failed: list[int] = self._probe.undecodable(stored)
-        return failed
+        return self._probe.undecodable(stored)
 
 
 class GpuBackend:
@@ -116,17 +111,15 @@ class GpuBackend:
         device: torch.device,
         num_threads: int,
         max_clips: int,
-        codec: str = "jpeg",
     ) -> None:
-        pipeline, probe = (ClipPipeline, DecodeProbe) if codec == "jpeg" else (MixedPipeline, MixedProbe)
-        self._pipeline: Any = pipeline(
+        self._pipeline = MixedPipeline(
             clip_length=config.clip_length,
             crop_size=config.crop_size,
             device=device,
             num_threads=num_threads,
             max_clips=max_clips,
         )
-        self._probe: Any = probe(device, clip_length=config.clip_length, num_threads=num_threads)
+        self._probe = MixedProbe(device, clip_length=config.clip_length, num_threads=num_threads)
         self.complete = Photometric(mean=config.mean, std=config.std, augment=augment, device=device)
 
     def feed(
@@ -135,12 +128,10 @@ class GpuBackend:
         self._pipeline.feed(stored, params, width_N, height_N)
 
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
-        clips: torch.Tensor = self._pipeline.take(stream)
-        return clips
+        return self._pipeline.take(stream)
 
     def drop(self) -> None:
         self._pipeline.take()
 
     def undecodable(self, stored: Batch) -> list[int]:
-        failed: list[int] = self._probe.undecodable(stored)
-        return failed
+        return self._probe.undecodable(stored)

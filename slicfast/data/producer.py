@@ -14,6 +14,7 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
 from slicfast.data.backend import make_backend
+from slicfast.data.clip_sources import open_source
 from slicfast.data.decoding import DecodeError
 from slicfast.data.flow_store import FlowStore
 from slicfast.data.flow_view import show_flow
@@ -63,9 +64,16 @@ class ClipProducer:
         if augment is None and geometry is None:
             centre_crop(1, self._resize, config.crop_size)  # a wrong size is told now, not in another thread
         self._flow = flow
-        self._reader = ClipReader(store, config.clip_length, candidates, flow)
-        codec = store.settings.codec
-        self._backend = make_backend(config, augment, device, num_threads, max_batch, codec)
+        self._backend = make_backend(config, augment, device, num_threads, max_batch)
+        again = np.arange(len(store)) if candidates is None else np.asarray(candidates)
+        source = open_source(
+            store,
+            config,
+            rows=None if augment is None else again,  # what is evaluated is read once
+            device=device,
+            num_threads=num_threads,
+        )
+        self._reader = ClipReader(store, config.clip_length, candidates, flow, source)
         self._under_way: deque[tuple[Reading, ClipParams]] = deque()
 
     @property

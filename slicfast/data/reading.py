@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data import vp9_header
 from slicfast.data.augment import uniforms
-from slicfast.data.decoding_vp9 import Stored
+from slicfast.data.clip_sources import ClipSource, StoredClips
 from slicfast.data.flow_store import FlowStore
-from slicfast.data.jpeg import HeaderCheck
 from slicfast.data.requests import Requests, Role, View, frame_indices
 from slicfast.data.store import ClipStore, DamagedClip
+from slicfast.data.store_parts import Stored
 from slicfast.errors import RunError
 
 logger = logging.getLogger("slicfast")
@@ -33,7 +32,7 @@ class Reading:
     Attributes:
         asked: (N,) requests as they came.
         requests: (N,) requests as they were read, after substitution.
-        pictures: what is stored of each, clip after clip: T JPEGs, or one cut of a VP9 video.
+        pictures: what is stored of each, clip after clip: T JPEGs, or one cut of a video, or what is held.
         damage: what was wrong with each clip that was replaced.
     """
 
@@ -53,6 +52,7 @@ class ClipReader:
     Args:
         candidates: rows of videos that may stand in; None: all of the store.
         flow: where clips of the view FLOW are read.
+        source: where all others are read; None: the store.
     """
 
     def __init__(
@@ -61,13 +61,15 @@ class ClipReader:
         clip_length: int,
         candidates: npt.ArrayLike | None = None,
         flow: FlowStore | None = None,
+        source: ClipSource | None = None,
     ) -> None:
         self._store = store
         self._flow = flow
+        self._source = source or StoredClips(store)
+        self._fields = None if flow is None else StoredClips(flow.fields)
         self._clip_length = clip_length
         rows = np.arange(len(store)) if candidates is None else np.asarray(candidates)
         self._candidates = rows.astype(np.int64)
-        self._headers = HeaderCheck()
         self._undecodable: dict[tuple[int, ...], DamagedClip] = {}
 
     def read(self, requests_N: Requests) -> Reading:
@@ -94,30 +96,21 @@ class ClipReader:
         if self._undecodable and (damage := self._undecodable.get(_key(request))) is not None:
             raise damage
         if request["view"][0] != View.FLOW:
-            return self._stored(self._store, video, request)
-        assert self._flow is not None, "a clip of flow was asked of a loader without it"
+            return self._source.stored(video, self._indices(self._store, video, request))
+        assert self._flow is not None and self._fields is not None, "flow was asked of a loader without it"
         row = int(self._flow.row_N[video])
         if row < 0:
             raise DamagedClip(self._store.id(video), -1, "it has no flow")
         try:
-            return self._stored(self._flow.fields, row, request)
+            return self._fields.stored(row, self._indices(self._flow.fields, row, request))
         except DamagedClip as damage:
             raise DamagedClip(damage.video_id, damage.frame, f"flow: {damage.reason}") from None
 
-    def _stored(self, store: ClipStore, video: int, request: Requests) -> list[Stored]:
-        indices = frame_indices(request, self._clip_length, store.num_frames[video])[0]
-        width, height = int(store.width[video]), int(store.height[video])
-        if store.settings.codec == "vp9":
-            cut = store.cut(video, indices)
-            if (wrong := vp9_header.fault(cut.data, width, height)) is not None:
-                raise DamagedClip(store.id(video), int(indices.min()), wrong)
-            return [cut]
-        pictures = store.frames(video, indices)
-        for index, picture in zip(indices, pictures, strict=True):
-            fault = self._headers.fault(picture, width, height)
-            if fault is not None:
-                raise DamagedClip(store.id(video), int(index), fault)
-        return list(pictures)
+    def _indices(self, store: ClipStore, video: int, request: Requests) -> npt.NDArray[np.int64]:
+        indices_T: npt.NDArray[np.int64] = frame_indices(request, self._clip_length, store.num_frames[video])[
+            0
+        ]
+        return indices_T
 
     def _substitute(self, request: Requests, damage: DamagedClip) -> tuple[Requests, list[Stored]]:
         for substitute in self._chain(request):

@@ -68,6 +68,22 @@ def resample(
     return region_THWC[:, rows.cut : rows.cut + size, columns.cut : columns.cut + size]
 
 
+def region_weights(
+    length: int, first: float, last: float, size: int, *, cut: bool = True
+) -> npt.NDArray[np.float32]:
+    """(size, length) weights by which a side of a region becomes the result; each row sums to 1.
+
+    Args:
+        cut: a side on whole pixels is cut out first, as `resample` does; else what lies around it counts.
+    """
+    whole = axis(first, last, length, size) if cut else None
+    if whole is None or whole.size != size:
+        return _weights(length, first, last, size)
+    weights = np.zeros((size, length), dtype=np.float32)
+    weights[:, whole.start : whole.stop] = _weights(whole.stop - whole.start, 0.0, 1.0, size)
+    return weights
+
+
 def _weighted(
     frames: Frames, rows_SH: npt.NDArray[np.float32], columns_SW: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:

@@ -250,6 +250,11 @@ class ClipStore:
         shard = self.path / SHARDS / self._shard_names[int(self._shard[video])]
         return Layout(shard, int(self._data_offset[video]), bounds, crcs)
 
+    def size(self, video: int) -> int:
+        """Stored bytes of a video. Raises DamagedClip where the index cannot tell."""
+        last = int(self.num_frames[video]) - 1
+        return self._bounds(int(video), last, last + 1)[0][-1]
+
     def stored_order(self) -> npt.NDArray[np.int64]:
         """(N,) rows in the order in which their bytes lie in the shards."""
         return np.lexsort((self._data_offset, self._shard))

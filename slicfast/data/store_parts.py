@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slicfast.data.store_format import Int32Array, Uint8Array
+from slicfast.data.store_format import AnyArray, Int32Array, Uint8Array
 from slicfast.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class DamagedClip(DataError):
@@ -40,6 +44,38 @@ class Cut:
 
     data: Uint8Array
     frames: Int32Array
+
+
+@dataclass(frozen=True)
+class FilmCut(Cut):
+    """The same of an original film: a small file in FFmpeg's NUT form, or all of the film.
+
+    Attributes:
+        width, height: pixels of its pictures.
+        stored: width and height that a clip store has, or would have, of them.
+        short_side: the store's, of which that follows.
+    """
+
+    width: int
+    height: int
+    stored: tuple[int, int]
+    short_side: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A clip whose pictures lie decoded in memory.
+
+    Attributes:
+        pictures_FHWC: uint8 RGB, of this video and of others of its size, on a processor or a GPU.
+        index_T: (T,) int64, which of them.
+    """
+
+    pictures_FHWC: torch.Tensor
+    index_T: AnyArray
+
+
+Stored = Uint8Array | Cut | Held  # of a clip: each of its T JPEGs, or the one thing that holds them all
 
 
 @dataclass(frozen=True)

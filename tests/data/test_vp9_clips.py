@@ -19,7 +19,7 @@ from slicfast.data.augment import draw
 from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.catalog import read_catalog
 from slicfast.data.decoding import DecodeError
-from slicfast.data.decoding_vp9 import MixedDecoder, MixedProbe
+from slicfast.data.decoding_mixed import MixedDecoder, MixedProbe
 from slicfast.data.flow_store import FlowStore
 from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
@@ -123,7 +123,7 @@ def test_the_graph_of_a_gpu_gives_the_same_clips(store: ClipStore) -> None:
     params = draw(np.arange(4, dtype=np.uint64), width_N, height_N, augment)
     shown = []
     for kind in (CpuBackend, GpuBackend):
-        backend = kind(CONFIG, augment, torch.device("cpu"), 1, 4, "vp9")
+        backend = kind(CONFIG, augment, torch.device("cpu"), 1, 4)
         backend.feed(stored, params, width_N, height_N)
         shown.append(backend.complete(backend.take(), params).numpy() * np.array(CONFIG.std) * 255)
     assert shown[0].shape == shown[1].shape == (4, LENGTH, CROP, CROP, 3)
