@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from slicfast.device import (
+    cap_onednn,
     cpu_flags,
     dali_install_line,
     ensure_torchvision_imports,
@@ -165,6 +166,7 @@ def check_bf16() -> Check:
     """bf16 against fp32 on the recipe's convolutions: some releases of cuDNN compute wrong ones."""
     import torch
 
+    cap_onednn()  # as training does; oneDNN looks once
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not native_bf16(device):
         return Check("bf16", "ok", f"not native on this {device.type}: train.precision=auto computes in fp32")

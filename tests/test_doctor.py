@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from slicfast import doctor, probes
+from slicfast import device, doctor, probes
 from slicfast.doctor import Check, diagnose
 
 
@@ -52,6 +53,14 @@ def test_wrong_bf16_convolutions_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     check = doctor.check_bf16()
     assert check.status == "fail"
     assert "train.precision=fp32" in check.advice
+
+
+def test_bf16_is_tried_with_the_instructions_that_training_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "")  # so that it is as before in the end
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA")
+    monkeypatch.setattr(device, "cpu_field", lambda *names: "AuthenticAMD" if names[0] == "vendor_id" else "")
+    doctor.check_bf16()
+    assert os.environ["DNNL_MAX_CPU_ISA"] == "AVX2"
 
 
 def test_both_dali_builds_at_once_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,8 @@ class VideoBackbone(nn.Module):
 
     def pool(self, features_NCTHW: Tensor) -> Tensor:
         """The mean over frames, rows and columns."""
-        return features_NCTHW.mean(dim=(2, 3, 4))
+        # As a mean over rows of channels its gradient is laid out as they are, channels last.
+        return features_NCTHW.permute(0, 2, 3, 4, 1).flatten(1, 3).mean(dim=1)
 
     def forward(self, clips_NCTHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(clips_NCTHW))
