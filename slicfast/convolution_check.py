@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slicfast.config import Config
+from slicfast.data.roles import sample_roles
 from slicfast.device import cpu_field
 from slicfast.doctor import Check
 from slicfast.engine.encoder import build_encoder
@@ -117,8 +118,9 @@ def check_convolutions(config: Config, device: torch.device) -> ConvolutionCheck
     Raises ConfigError for a network that there is not, or a clip too small for it.
     """
     started = time.perf_counter()
-    num_roles = 3 if config.loss.temporal_weight else 2
-    num_clips = num_roles * config.train.batch_size // config.train.accumulation_steps
+    num_clips = (
+        sample_roles(config.loss).num_encoded * config.train.batch_size // config.train.accumulation_steps
+    )
     clip = (config.data.clip_length, config.data.crop_size, config.data.crop_size)
     if device.type == "cpu":
         num_clips = 1

@@ -25,6 +25,12 @@ from slicfast.training.session import open_session
 
 SCHEDULE = ("optim.schedule=cosine", "optim.clip_grad_norm=0.5", "train.epochs=4")
 
+# What is remembered from step to step lies in buffers too, and so do the labels of the last clustering.
+ALL_TERMS = (
+    *(f"loss.{name}_weight=0.5" for name in ("memory_triplet", "nce", "moco", "uber_nce", "intra_negative")),
+    *("loss.relative_speed_weight=1", "loss.nce_num_negatives=6", "loss.queue_size=5", "optim.lr=0.01"),
+)
+
 
 def losses(run):
     return [entry["loss"] for entry in read_metrics(run / "metrics.jsonl") if entry["kind"] == "train"]
@@ -58,8 +64,9 @@ def tapes(monkeypatch):
         ("optim.name=adamw", "optim.lr=0.001"),
         ("optim.name=lamb", "optim.lr=0.001"),
         ("loss.negatives=noise_contrastive", "optim.fused=false"),
+        ALL_TERMS,
     ],
-    ids=["sgd", "parts", "adamw", "lamb", "unfused"],
+    ids=["sgd", "parts", "adamw", "lamb", "unfused", "all terms"],
 )
 def test_a_recorded_step_trains_the_same_run(tiny_config, tmp_path, tapes, options):
     for value in ("true", "false"):
@@ -104,7 +111,12 @@ def test_without_a_gpu_a_recorded_step_is_refused_and_nothing_is_written(tiny_co
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("loss.negatives=noise_contrastive",), ("cluster.bank=running", "model.stem=space_to_depth")],
+    [
+        (),
+        ("loss.negatives=noise_contrastive",),
+        ("cluster.bank=running", "model.stem=space_to_depth"),
+        ALL_TERMS,
+    ],
 )
 def test_no_operator_of_a_step_makes_the_host_wait(tiny_config, tmp_path, options):
     config = tiny_config(*SCHEDULE, *options, "train.nan_check_interval=1000", "train.precision=bf16")
