@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ CLASSIFIERS = {"coclr": "linear probe", "ridge": "ridge regression", "logistic":
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of shares in 0 .. 1 (None: not known) under ``columns``; a row's flag says it is a baseline."""
+    """Rows of shares in 0 .. 1 (None: not known) under ``columns``; a row's flag says it is a baseline.
+
+    ``intervals``: (low, high) by the names of row and column, where there are any.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[float | None, ...], bool], ...]
     note: str
+    intervals: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def value(self, row: str, column: str) -> float | None:
         """One figure by the names of its row and column; None where the table does not have it."""
@@ -71,7 +75,14 @@ def tables(document: Mapping[str, Any], origin: str) -> list[ResultTable]:
                 f"Retrieval, {PROTOCOLS.get(protocol, protocol)}: {compared}",
                 tuple(f"R@{k}" for k in ks),
                 _rows(shares, names),
-                f"Share of queries with a video of their class among their k nearest. {epoch}",
+                f"Share of queries with a video of their class among their k nearest; in small figures, the"
+                f" 95 % interval over queries. {epoch}",
+                {
+                    (names.get(kind, kind), f"R@{k}"): (row["recall"][k]["low"], row["recall"][k]["high"])
+                    for kind, row in rows.items()
+                    for k in ks
+                    if row["recall"][k]["low"] < row["recall"][k]["high"]
+                },
             )
         )
     classified = _classifiers(document)

@@ -19,9 +19,11 @@ FLOOR = HEIGHT - BOTTOM  # the line of the horizontal axis
 
 
 def number(value: float, unit: str = "") -> str:
-    """A value for people: three or four figures, shares in per cent."""
+    """A value for people with its unit: three or four figures, shares in per cent."""
     if unit == "%":
         return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    if unit:
+        return f"{number(value)}\N{NO-BREAK SPACE}{unit}"
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value)}"
     if abs(value) >= 1e5 or 0 < abs(value) < 1e-3:

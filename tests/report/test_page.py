@@ -26,6 +26,11 @@ def sections(page: str) -> list[str]:
     return re.findall(r'<section id="(\w+)"', page)
 
 
+def cell(value: float, low: float, high: float) -> str:
+    interval = f'<span class="interval">{100 * low:.1f}–{100 * high:.1f}</span>' if low < high else ""
+    return f"<td>{100 * value:.1f}\N{NO-BREAK SPACE}%{interval}</td>"
+
+
 def test_a_finished_run_gives_a_whole_page_the_same_again(finished_run: Path, tmp_path: Path) -> None:
     page = write_report(finished_run, tmp_path / "a.html").read_text()
     assert sections(page) == list(SECTIONS)
@@ -37,9 +42,7 @@ def test_a_finished_run_gives_a_whole_page_the_same_again(finished_run: Path, tm
     document = json.loads((finished_run / "evaluation.json").read_text())
     for kind, name in document["row_names"].items():
         recall = document["retrieval"]["coclr"][kind]["recall"]
-        cells = "".join(
-            f"<td>{100 * figure['value']:.1f}\N{NO-BREAK SPACE}%</td>" for figure in recall.values()
-        )
+        cells = "".join(cell(**figure) for figure in recall.values())
         assert f'<th scope="row">{name}</th>{cells}' in text
     assert "Few-shot neighbours" in text
     assert text.count('class="query card"') == 4

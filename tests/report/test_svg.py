@@ -84,6 +84,7 @@ def test_ticks_cover_their_range() -> None:
         (3.0, "", "3"),
         (0.00012, "", "1.20e-04"),
         (3.14159, "", "3.142"),
+        (1399.2, "MiB", "1399\N{NO-BREAK SPACE}MiB"),
     ],
 )
 def test_numbers_are_short(value: float, unit: str, text: str) -> None:
