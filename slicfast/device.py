@@ -233,3 +233,14 @@ def dali_install_line() -> str:
     cuda = torch.version.cuda
     build = "cuda130" if cuda is not None and int(cuda.partition(".")[0]) >= 13 else "cuda120"
     return f"pip install nvidia-dali-{build}==2.4.0"
+
+
+def rapids_install_line(module: str) -> str:
+    """The pip command for the build of `cupy` or `cuml` that goes with this torch."""
+    import torch
+
+    major = (torch.version.cuda or "13").partition(".")[0]
+    package = {"cupy": f"cupy-cuda{major}x==14.2.0", "cuml": f"cuml-cu{major}"}[module]
+    if package == "cuml-cu12":
+        package += "==25.12.*"  # later ones do not fit torch 2.10
+    return f"pip install '{package}'"

@@ -26,6 +26,7 @@ from slicfast.device import (
     free_memory_bytes,
     native_bf16,
     num_cores,
+    rapids_install_line,
     require_dali,
 )
 from slicfast.errors import SlicfastError
@@ -264,15 +265,11 @@ def check_rapids(name: str, module: str) -> Check:
     try:
         return Check(name, "ok", str(importlib.import_module(module).__version__))
     except ImportError as error:
-        major = (torch.version.cuda or "13").partition(".")[0]
-        package = {"cupy": f"cupy-cuda{major}x==14.2.0", "cuml": f"cuml-cu{major}"}[module]
-        if package == "cuml-cu12":
-            package += "==25.12.*"  # later ones do not fit torch 2.10
         return Check(
             name,
             "warn",
             f"{_first_line(error)}; optional: torch clusters without it",
-            f"pip install '{package}'",
+            rapids_install_line(module),
         )
 
 

@@ -1,6 +1,7 @@
 """Who computes a clustering, and the three operations that cost: two searches and the sums by label.
 
-`auto` takes the fastest that was measured; torch where nothing was. Legend: N rows, D dimensions, K clusters.
+`auto` takes the fastest that was measured; torch where nothing was. Legend: N rows, D dimensions, K keys or
+labels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slicfast.clustering.bank import sums_by_label
-from slicfast.clustering.halves import Candidates, exact_match, halve, torch_candidates
+from slicfast.clustering.halves import TORCH, Halved, Operations, exact_match, halve
 from slicfast.clustering.neighbors import best_match, first_neighbors
 from slicfast.config import MAX_DISTANCE
 from slicfast.errors import ConfigError, MachineError, one_of
@@ -33,7 +34,7 @@ class Rows:
         return first_neighbors(self.unit_ND)
 
     def best_match(self, keys_KD: Tensor, bias_K: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `neighbors.best_match`, the rows being the queries and no key longer than about 1."""
+        """As `neighbors.best_match`, the rows being the queries."""
         return best_match(self.unit_ND, keys_KD, bias_K)
 
     def sums_by_label(self, labels_N: Tensor, num_labels: int) -> tuple[Tensor, Tensor]:
@@ -42,19 +43,44 @@ class Rows:
 
 
 class HalvedRows(Rows):
-    """The same through half-precision candidates, as exact: torch on a GPU."""
+    """The same through half-precision candidates, as exact: torch on a GPU.
 
-    candidates: Candidates = staticmethod(torch_candidates)
+    Scores are compared about the bank's centre c, in units of how far its rows lie from it, so that rounding
+    is small beside the differences between rows even where all point much the same way:
+    q . k = q . c + c . (k - c) + (q - c) . (k - c), of which the first is the same for every key.
+    """
+
+    operations: Operations = TORCH
 
     def __init__(self, unit_ND: Tensor) -> None:
         super().__init__(unit_ND)
-        self.halved = halve(unit_ND)
+        self._centre_D = unit_ND.mean(dim=0)
+        shifted_ND = unit_ND - self._centre_D
+        radius = torch.linalg.vector_norm(shifted_ND, dim=1).max().clamp(min=1e-3)  # halves end at 65504
+        self._scale = torch.exp2(radius.log2().ceil())  # a power of two: dividing rounds nothing
+        self._halved = halve(shifted_ND / self._scale)
+        self._offset_N = unit_ND @ self._centre_D
 
     def first_neighbors(self) -> tuple[Tensor, Tensor]:
-        return exact_match(self.halved, self.halved, exclude_same_row=True, candidates=self.candidates)
+        if len(self.unit_ND) == 1:
+            return super().first_neighbors()
+        return self._match(self._halved, None, exclude_same_row=True)
 
     def best_match(self, keys_KD: Tensor, bias_K: Tensor | None) -> tuple[Tensor, Tensor]:
-        return exact_match(self.halved, halve(keys_KD), bias_K, candidates=self.candidates)
+        return self._match(halve((keys_KD - self._centre_D) / self._scale), bias_K, exclude_same_row=False)
+
+    def _match(self, keys: Halved, bias_K: Tensor | None, *, exclude_same_row: bool) -> tuple[Tensor, Tensor]:
+        offset_K = self._scale * (keys.rows_ND @ self._centre_D)
+        offset_K = offset_K if bias_K is None else offset_K + bias_K
+        middle = offset_K.mean()
+        index_N, score_N = exact_match(
+            self._halved,
+            keys,
+            (offset_K - middle) / self._scale.square(),
+            self.operations,
+            exclude_same_row=exclude_same_row,
+        )
+        return index_N, score_N * self._scale.square() + (self._offset_N + middle)
 
 
 def resolve_backend(backend: str, method: str, device: torch.device) -> str:
@@ -83,7 +109,13 @@ def resolve_backend(backend: str, method: str, device: torch.device) -> str:
 
 
 def rows_class(backend: str, device: torch.device) -> type[Rows]:
-    """What holds a bank for a backend that `resolve_backend` named; cuml's searches are torch's."""
-    if device.type != "cuda":
-        return Rows
-    return HalvedRows
+    """What holds a bank for a backend that `resolve_backend` named; cuml's searches are torch's.
+
+    Raises MachineError where CuPy is missing or the GPU is too old for its kernels.
+    """
+    if backend == "cupy":
+        from slicfast.clustering.rapids import CupyRows, require_cupy
+
+        require_cupy(device)
+        return CupyRows
+    return HalvedRows if device.type == "cuda" else Rows

@@ -32,7 +32,7 @@ class KMeans:
     centroids_KD: Tensor
     inertia: float
     num_refilled: int
-    num_iterations: int
+    num_iterations: int  # 0 where cuML made them, which does not tell
 
 
 def kmeans(
@@ -70,7 +70,16 @@ def kmeans(
             start_KD = plus_plus_start(unit_ND, num_clusters, generator)
         else:
             start_KD = _given_start(init_KD, unit_ND, num_clusters)
-        found = _lloyd(rows, normalize(start_KD) if spherical else start_KD, spherical, num_iterations)
+        if backend == "cuml":
+            from slicfast.clustering.rapids import cuml_centroids
+
+            start_KD = cuml_centroids(unit_ND, start_KD, num_iterations)
+        found = _lloyd(
+            rows,
+            normalize(start_KD) if spherical else start_KD,
+            spherical,
+            0 if backend == "cuml" else num_iterations,
+        )
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None, "num_starts is at least 1"
@@ -141,6 +150,7 @@ def _lloyd(rows: Rows, centroids_KD: Tensor, spherical: bool, num_iterations: in
     num_clusters, num_refilled = len(centroids_KD), 0
     labels_N, distance_N = _assign(rows, centroids_KD, spherical)
     num_refilled += _refill(labels_N, distance_N, rows.unit_ND, centroids_KD)
+    iteration = 0
     for iteration in range(1, num_iterations + 1):  # noqa: B007 -- returned
         sums_KD, counts_K = rows.sums_by_label(labels_N, num_clusters)
         centroids_KD = normalize(sums_KD) if spherical else sums_KD / counts_K[:, None]

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from slicfast.clustering import halves
+from slicfast.clustering.backends import HalvedRows
 from slicfast.clustering.bank import normalize
-from slicfast.clustering.halves import error_bound, exact_match, halve, torch_candidates
+from slicfast.clustering.halves import TORCH, error_bound, exact_match, halve, torch_candidates
 from slicfast.clustering.neighbors import best_match, first_neighbors
 
 
@@ -53,8 +54,7 @@ def assert_same_matches(found, expected, scores_QM: torch.Tensor) -> None:
 @pytest.mark.parametrize(("num_rows", "dims"), [(1, 8), (2, 8), (3, 5), (65, 16), (700, 24)])
 def test_first_neighbors_are_those_of_float32(rng, kind, num_rows, dims):
     unit_ND = bank(rng, kind, num_rows, dims)
-    halved = halve(unit_ND)
-    found = exact_match(halved, halved, exclude_same_row=True)
+    found = HalvedRows(unit_ND).first_neighbors()
     scores_NN = (unit_ND.double() @ unit_ND.double().T).fill_diagonal_(-torch.inf)
     assert_same_matches(found, first_neighbors(unit_ND), scores_NN)
 
@@ -65,38 +65,46 @@ def test_nearest_centroids_are_those_of_float32(rng, kind, num_keys):
     unit_ND = bank(rng, kind, 400, 16)
     keys_MD = unit_ND[:num_keys] * torch.from_numpy(rng.uniform(0.2, 1, (num_keys, 1)).astype(np.float32))
     bias_M = -0.5 * keys_MD.square().sum(dim=1)
-    found = exact_match(halve(unit_ND), halve(keys_MD), bias_M)
+    found = HalvedRows(unit_ND).best_match(keys_MD, bias_M)
     scores_QM = unit_ND.double() @ keys_MD.double().T + bias_M
     assert_same_matches(found, best_match(unit_ND, keys_MD, bias_M), scores_QM)
 
 
 def test_exact_duplicates_go_to_the_lowest_index(rng):
     unit_ND = bank(rng, "duplicates", 300, 8)
-    halved = halve(unit_ND)
-    assert torch.equal(exact_match(halved, halved, exclude_same_row=True)[0], first_neighbors(unit_ND)[0])
+    assert torch.equal(HalvedRows(unit_ND).first_neighbors()[0], first_neighbors(unit_ND)[0])
+
+
+def test_centroids_far_from_the_bank_are_matched_too(rng):
+    """Rows that all point one way, keys that point anywhere: in the bank's units keys overflow float16."""
+    unit_ND = normalize(bank(rng, "collapsed", 200, 8) + 1e3)
+    keys_MD = bank(rng, "random", 70, 8)
+    expected = best_match(unit_ND, keys_MD)
+    found = HalvedRows(unit_ND).best_match(keys_MD, None)
+    assert_same_matches(found, expected, unit_ND.double() @ keys_MD.double().T)
 
 
 def test_blocks_do_not_change_what_is_found(rng, monkeypatch):
-    halved = halve(bank(rng, "random", 500, 12))
-    whole_index_Q, whole_score_Q = exact_match(halved, halved, exclude_same_row=True)
-    whole_rest_Q = torch_candidates(halved, halved, None, True)[1]
+    halved, bias_N = halve(bank(rng, "random", 500, 12)), torch.zeros(500)
+    whole_index_Q, whole_score_Q = exact_match(halved, halved, bias_N, TORCH, exclude_same_row=True)
+    whole_rest_Q = torch_candidates(halved, halved, bias_N, True)[1]
     monkeypatch.setitem(halves._BLOCK, "cpu", (96, 128))
     monkeypatch.setitem(halves._RESCORED, "cpu", 70)
-    index_Q, score_Q = exact_match(halved, halved, exclude_same_row=True)
+    index_Q, score_Q = exact_match(halved, halved, bias_N, TORCH, exclude_same_row=True)
     assert torch.equal(index_Q, whole_index_Q)
     torch.testing.assert_close(score_Q, whole_score_Q, atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        torch_candidates(halved, halved, None, True)[1], whole_rest_Q, atol=1e-3, rtol=0
-    )
+    rest_Q = torch_candidates(halved, halved, bias_N, True)[1]
+    torch.testing.assert_close(rest_Q, whole_rest_Q, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_key_outside_the_candidates_can_score_above_the_bound(rng, kind):
     unit_ND = bank(rng, kind, 300, 32)
     halved = halve(unit_ND)
-    index_QC, rest_Q = torch_candidates(halved, halved, None, True)
-    limit_Q = rest_Q + error_bound(halved, halved, None)
-    scores_NN = (unit_ND.double() @ unit_ND.double().T).fill_diagonal_(-torch.inf)
+    bias_N = torch.from_numpy(rng.normal(size=300).astype(np.float32))
+    index_QC, rest_Q = torch_candidates(halved, halved, bias_N, True)
+    limit_Q = rest_Q + error_bound(halved, halved, bias_N)
+    scores_NN = (unit_ND.double() @ unit_ND.double().T + bias_N).fill_diagonal_(-torch.inf)
     for column in index_QC.T:
         scores_NN[torch.arange(300)[column >= 0], column[column >= 0]] = -torch.inf
     assert (scores_NN.amax(dim=1) <= limit_Q).all()
@@ -111,10 +119,9 @@ def test_few_rows_of_a_random_bank_are_searched_twice(rng, monkeypatch):
         return best_match(queries_QD, *arguments, **named)
 
     monkeypatch.setattr(halves, "best_match", counting)
-    halved = halve(bank(rng, "random", 2000, 128))
-    exact_match(halved, halved, exclude_same_row=True)
-    assert sum(searched) < 60
+    HalvedRows(bank(rng, "random", 2000, 128)).first_neighbors()
+    HalvedRows(bank(rng, "collapsed", 2000, 128)).first_neighbors()
+    assert sum(searched) < 120
     searched.clear()
-    halved = halve(bank(rng, "collapsed", 500, 128))
-    exact_match(halved, halved, exclude_same_row=True)
-    assert sum(searched) > 400
+    HalvedRows(bank(rng, "near duplicates", 500, 128)).first_neighbors()
+    assert sum(searched) > 300
