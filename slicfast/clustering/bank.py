@@ -95,11 +95,15 @@ def sums_by_label(rows_ND: Tensor, labels_N: Tensor, num_labels: int) -> tuple[T
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Within it, float32 products are exact whatever autocast or TF32 setting the caller trains with."""
+    """Within it, products are summed in float32 whatever autocast or TF32 setting the caller trains with."""
     precision = torch.get_float32_matmul_precision()
+    products = torch.backends.cuda.matmul
+    in_halves = products.allow_fp16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
+    products.allow_fp16_reduced_precision_reduction = False
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
+        products.allow_fp16_reduced_precision_reduction = in_halves
