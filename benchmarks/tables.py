@@ -181,6 +181,12 @@ def profile(results: dict[str, Any]) -> str:
     return markdown(columns, rows)
 
 
+def evidence(results: dict[str, Any]) -> str:
+    from benchmarks import evidence_summary
+
+    return markdown(evidence_summary.COLUMNS, evidence_summary.table_rows(results))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -199,6 +205,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers-curves": peers_curves,
     "search": search,
     "profile": profile,
+    "evidence": evidence,
 }
 RESULT_OF = {"peers-made": "peers"}  # tables drawn from the result of another kind
 

@@ -1,0 +1,209 @@
+"""What is compared: conditions of training, the data they are trained on, and what is done to the labels.
+
+A condition is a few overrides of configs/evidence.yaml. What the package does not offer, because it is wrong
+(labels shifted by one row) or needs true labels (clusters that are the classes or the scenes), is put into a
+session from here, through the training loop's own hook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from slicfast.assignment import Assignment
+from slicfast.config import Config
+from slicfast.distributed import Ranks
+from slicfast.engine.checkpoint import Checkpoint
+from slicfast.records import RunFolder
+from slicfast.training.session import Session, open_session
+
+Labels = Literal["clusters", "shifted", "classes", "scenes"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to train.
+
+    Attributes:
+        title: its row in the tables.
+        overrides: dotted configuration keys.
+        branched: goes on from the checkpoint that BASE kept half way, optimizer included, instead of from new
+            weights: an unbroken run with the same clusterings would be the same bit by bit.
+        labels: what stands for the clusters; "clusters" is what the configuration says.
+        against: the condition whose R@1 is taken from this one's, seed by seed; None: no comparison.
+    """
+
+    name: str
+    title: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    branched: bool = False
+    labels: Labels = "clusters"
+    against: str | None = "motion"
+
+
+NUM_LOOKS = 8  # moments of a run at which its clusters are looked at
+BASE = "motion"  # the run that others branch from
+_FINCH = {"cluster.method": "finch"}
+_KMEANS = {"cluster.method": "kmeans"}
+
+CONDITIONS = {
+    condition.name: condition
+    for condition in (
+        Condition(
+            "instance", "instances alone", {"loss.temporal_weight": 0.0, "motion.view": "none"}, against=None
+        ),
+        Condition("temporal", "+ temporal discrimination", {"motion.view": "none"}, against="instance"),
+        Condition(BASE, "+ motion view", against="temporal"),
+        Condition("finch_start", "+ FINCH positives from the start", {**_FINCH, "cluster.start_epoch": 0}),
+        Condition("finch", "+ FINCH positives, after a warm-up", _FINCH, branched=True),
+        Condition(
+            "finch_coarse",
+            "the same, second partition",
+            {**_FINCH, "cluster.partition": 1},
+            branched=True,
+        ),
+        Condition("kmeans", "k-means in place of FINCH", _KMEANS, branched=True),
+        Condition(
+            "finch_same_0", "FINCH, same_video_prob 0", {**_FINCH, "sampling.same_video_prob": 0.0}, True
+        ),
+        Condition(
+            "finch_same_20", "FINCH, same_video_prob 0.2", {**_FINCH, "sampling.same_video_prob": 0.2}, True
+        ),
+        Condition(
+            "finch_same_100", "FINCH, same_video_prob 1", {**_FINCH, "sampling.same_video_prob": 1.0}, True
+        ),
+        Condition(
+            "finch_shifted", "FINCH, labels shifted by a row", _FINCH, True, "shifted", against="finch"
+        ),
+        Condition("true_scenes", "true scenes as clusters, after the warm-up", {}, True, "scenes"),
+        Condition("true_classes", "true classes as clusters, after the warm-up", {}, True, "classes"),
+        Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
+    )
+}
+LADDER = ("instance", "temporal", BASE, "finch_start", "finch", "true_classes", "supervised")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Data and a size of network and training in which conditions are compared.
+
+    Attributes:
+        data: name of a data set in DATA.
+        overrides: dotted configuration keys; `train.epochs` counts those of samples of three clips.
+        conditions: names, in the order of the table.
+    """
+
+    name: str
+    title: str
+    data: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    conditions: tuple[str, ...] = tuple(CONDITIONS)
+
+    def scenes_of(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(N,) the scenes of videos: groups of a class, or, where classes share scenes, groups."""
+        shared = DATA[self.data].get("shared_scenes", False)
+        return _numbered([_parts(video_id)[1:] if shared else _parts(video_id) for video_id in ids])
+
+
+_SMALL = {"width": 64, "height": 48, "figure_size": (0.55, 0.75)}
+_MOVED = {"place": 0.2, "rise": 0.12, "glide": 0.2, "camera": 0.4}
+
+# Arguments of SyntheticConfig beside the seed.
+DATA: dict[str, dict[str, Any]] = {
+    "scenes of one class": {**_SMALL, **_MOVED},
+    "scenes of all classes": {
+        **_SMALL,
+        **_MOVED,
+        "shared_scenes": True,
+        "min_videos": 1,
+        "max_videos": 1,
+        "train_groups": 55,
+        "val_groups": 16,
+        "test_groups": 22,
+    },
+}
+
+REGIMES = {
+    regime.name: regime
+    for regime in (
+        Regime("ucf101", "scenes of one class, as in UCF101", "scenes of one class"),
+        Regime("adversarial", "scenes of all classes", "scenes of all classes", conditions=LADDER),
+    )
+}
+
+
+def configure(base: Config, regime: Regime, condition: Condition, seed: int, given: dict[str, Any]) -> Config:
+    """The run's configuration: as many clips are trained whatever the number of clips in a sample.
+
+    Args:
+        base: `train.epochs` counts those of samples of three clips and is a multiple of 2 * NUM_LOOKS.
+        given: further dotted keys.
+    """
+    values = base.to_dict()
+    for key, value in {**regime.overrides, **condition.overrides, "seed": seed, **given}.items():
+        section = values
+        *path, last = key.split(".")
+        for part in path:
+            section = section[part]
+        section[last] = value
+    whole = values["train"]["epochs"]
+    assert whole % (2 * NUM_LOOKS) == 0, f"train.epochs must be a multiple of {2 * NUM_LOOKS}; got {whole}"
+    two_clips = values["loss"]["temporal_weight"] == 0
+    epochs = whole * 3 // 2 if two_clips else whole
+    values["train"]["epochs"] = epochs
+    values["train"]["keep_every_epochs"] = epochs // NUM_LOOKS
+    if condition.branched:
+        values["cluster"]["start_epoch"] = warmup(base)
+    return Config.from_dict(values, source=f"{regime.name}, {condition.name}")
+
+
+def warmup(base: Config) -> int:
+    """Epochs of BASE before others branch off."""
+    return base.train.epochs // 2
+
+
+def opener(condition: Condition, regime: Regime) -> Callable[..., Session]:
+    """What makes the run ready: the package's own, and then what the condition does to labels."""
+
+    def open_run(
+        config: Config, run: RunFolder, ranks: Ranks, device: torch.device, resume: Checkpoint | None
+    ) -> Session:
+        session = open_session(config, run, ranks, device, resume)
+        if condition.labels == "shifted":
+            take = session.use_assignment
+            # As published: every row trains with the cluster of the row before it.
+            session.use_assignment = lambda assignment: take(  # type: ignore[method-assign]
+                replace(assignment, labels=np.roll(assignment.labels, 1))
+            )
+        elif condition.labels != "clusters":
+            true_N = (
+                classes_of(session.ids) if condition.labels == "classes" else regime.scenes_of(session.ids)
+            )
+            session.use_assignment(Assignment(session.ids, true_N))
+        return session
+
+    return open_run
+
+
+_NAME = re.compile(r"(\w+)_g(\d+)_c\d+\.\w+$")
+
+
+def classes_of(ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(N,) the classes of videos named as UCF101's."""
+    return _numbered([_parts(video_id)[0] for video_id in ids])
+
+
+def _parts(video_id: str) -> tuple[str, ...]:
+    match = _NAME.search(video_id)
+    assert match is not None, f"{video_id} is not named <class>_gXX_cYY"
+    return match.groups()
+
+
+def _numbered(names: Sequence[object]) -> npt.NDArray[np.int64]:
+    return np.unique([str(name) for name in names], return_inverse=True)[1].astype(np.int64)
