@@ -325,6 +325,10 @@ class Config(Section):
                 f"train.batch_size {self.train.batch_size} is not a multiple of"
                 f" train.accumulation_steps {self.train.accumulation_steps}"
             )
+        if self.loss.intra_negative_weight and self.data.clip_length < 3:
+            raise ValueError(
+                "loss.intra_negative_weight needs clips of at least 3 frames, whose order can be shuffled"
+            )
         if self.flow.faithful and self.motion.components == "both":
             raise ValueError("flow.faithful is about horizontal flow; set motion.components to horizontal")
         return self

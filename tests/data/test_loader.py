@@ -16,6 +16,7 @@ from slicfast.config import AugmentConfig, DataConfig, MotionConfig
 from slicfast.data.augment import draw
 from slicfast.data.loader import ClipBatch, ClipLoader
 from slicfast.data.requests import Requests, Role, View, make_requests
+from slicfast.data.requests import shuffled as shuffled_places
 from slicfast.data.store import ClipStore
 from slicfast.data.store_writer import StoreSettings, StoreWriter
 from slicfast.errors import ConfigError, RunError
@@ -327,3 +328,16 @@ def test_ctrl_c_ends_the_program_in_the_middle_of_loading(tiny_store):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == -2, done.stderr  # by the signal, as Python re-raises it
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_shuffled_clip_has_the_same_pictures_in_another_order(tiny_store):
+    config = DataConfig(clip_length=8, crop_size=CROP)
+    requests = random_requests(6, seed=3)
+    requests["start"] %= 12  # within the shortest video
+    shuffled = requests.copy()
+    shuffled["role"] = Role.SHUFFLED
+    places = shuffled_places(requests["seed"], 8)
+    ordered, shown = (batch.clips for batch in loader_of(tiny_store, config).load([requests, shuffled]))
+    for clip, expected, order in zip(shown, ordered, torch.from_numpy(places), strict=True):
+        torch.testing.assert_close(clip, expected[:, order], rtol=0, atol=0)
+        assert not torch.equal(clip, expected)

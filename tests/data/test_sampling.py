@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slicfast.config import Config
-from slicfast.data.requests import Role, View, frame_indices, make_requests
+from slicfast.data.requests import Role, View, frame_indices, make_requests, shuffled
 from slicfast.data.sampling import SampleSampler, evenly_spaced, take_part
 from slicfast.errors import ConfigError, DataError
 
@@ -154,6 +154,91 @@ def test_videos_without_flow_are_shown_as_pictures():
     batch = SampleSampler(np.arange(64), np.full(64, 40), config, has_flow).batch(0, 0)[64:]
     np.testing.assert_array_equal(batch["view"] == View.FLOW, has_flow[batch["video"]])
     assert set(batch["view"]) == {View.FLOW, View.RGB}
+
+
+ALL_ROLES = (
+    *("loss.relative_speed_weight=1", "loss.intra_negative_weight=1", "loss.nce_weight=1"),
+    "sampling.same_video_prob=0",
+)
+
+
+def by_role(batch, size):
+    return {Role(clips["role"][0]): clips for clips in batch.reshape(-1, size)}
+
+
+def test_further_roles_change_no_draw_of_the_others():
+    lengths = random_lengths()
+    for overrides in ((), ("sampling.anchor_start=random", "motion.prob=0.5")):
+        few = sampler_of(lengths, *overrides, "sampling.same_video_prob=0").batch(2, 3)
+        all_roles = sampler_of(lengths, *overrides, *ALL_ROLES).batch(2, 3)
+        assert len(all_roles) == 6 * 8 and np.array_equal(all_roles[: len(few)], few)
+
+
+def test_a_fast_clip_shows_the_positives_video_at_twice_the_stride_after_its_first_window():
+    lengths = random_lengths(64)
+    sampler = sampler_of(lengths, *ALL_ROLES, "data.clip_stride=1", batch_size=64)
+    sampler.set_labels(np.zeros(64, dtype=np.int64))
+    num_with_room = 0
+    for epoch in range(30):
+        clips = by_role(sampler.batch(epoch, 0), 64)
+        fast, positive = clips[Role.FAST], clips[Role.POSITIVE]
+        assert np.array_equal(fast["video"], positive["video"])
+        assert (fast["stride"] == 2).all() and (fast["view"] == View.RGB).all()
+        span, length = 15, lengths[fast["video"]]
+        assert (fast["start"] + span <= length).all()
+        has_room = length >= 8 + span
+        assert (fast["start"] >= np.where(has_room, 8, length - span)).all()
+        num_with_room += has_room.sum()
+    assert 0 < num_with_room < 64 * 30
+    starts = np.concatenate([by_role(sampler.batch(e, 0), 64)[Role.FAST]["start"] for e in range(30)])
+    assert len(np.unique(starts)) > 20
+
+
+def test_a_shuffled_clip_is_any_window_of_the_anchors_video():
+    lengths = random_lengths(64)
+    sampler = sampler_of(lengths, *ALL_ROLES, batch_size=64)
+    starts = []
+    for epoch in range(50):
+        clips = by_role(sampler.batch(epoch, 0), 64)
+        window = clips[Role.SHUFFLED]
+        assert np.array_equal(window["video"], clips[Role.ANCHOR]["video"])
+        assert (window["start"] + 8 <= lengths[window["video"]]).all()
+        starts.append(window["start"][np.argsort(window["video"])])
+    assert min(np.min(starts, axis=0)) == 0
+    longest = np.argmax(lengths)
+    assert len({start[longest] for start in starts}) > 10
+
+
+def test_a_difference_clip_is_the_anchors_window():
+    clips = by_role(sampler_of(random_lengths(), *ALL_ROLES, "motion.view=none").batch(0, 0), 8)
+    assert (clips[Role.DIFFERENCE]["view"] == View.DIFFERENCE).all()
+    for field in ("video", "start", "stride"):
+        assert np.array_equal(clips[Role.DIFFERENCE][field], clips[Role.ANCHOR][field])
+
+
+def test_only_shuffled_clips_lose_the_order_of_time():
+    """The published code shuffles every clip."""
+    batch = sampler_of(np.full(8, 60), *ALL_ROLES).batch(0, 0)
+    frames = frame_indices(batch, 8, 60)
+    in_order = (np.diff(frames, axis=1) == batch["stride"][:, None]).all(axis=1)
+    assert np.array_equal(in_order, batch["role"] != Role.SHUFFLED)
+
+
+@pytest.mark.parametrize("length", [3, 4, 7, 16])
+def test_frames_are_shuffled_in_blocks_of_two_and_never_left_in_order(length):
+    seeds = np.random.default_rng().integers(0, 2**64, 3000, dtype=np.uint64)
+    places = shuffled(seeds, length)
+    assert np.array_equal(np.sort(places, axis=1), np.tile(np.arange(length), (3000, 1)))
+    assert not (places == np.arange(length)).all(axis=1).any()
+    for row in places[:50]:
+        for first in range(0, length - 1, 2):
+            at = list(row).index(first)
+            assert row[at + 1] == first + 1
+    assert np.array_equal(shuffled(seeds[7:9], length), places[7:9])
+    num_blocks = -(-length // 2)
+    if num_blocks > 2:  # the first block stays in its place less often than one time in `num_blocks`
+        assert (places[:, 0] == 0).mean() < 1 / num_blocks + 0.03
+        assert len(np.unique(places, axis=0)) > min(4, num_blocks)
 
 
 def test_requests_name_store_rows_not_positions():

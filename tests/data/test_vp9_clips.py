@@ -224,3 +224,13 @@ def test_training_clusters_and_evaluates_on_a_vp9_store(store: ClipStore, tmp_pa
     train(config, tmp_path / "run")
     kinds = (tmp_path / "run/metrics.jsonl").read_text()
     assert all(f'"kind": "{kind}"' in kinds for kind in ("train", "cluster", "retrieval"))
+
+
+def test_a_shuffled_clip_has_the_same_pictures_in_another_order(store: ClipStore) -> None:
+    requests_N = some_requests(8, 5, role=Role.SHUFFLED)
+    in_time_N = requests_N.copy()
+    in_time_N["role"] = Role.ANCHOR
+    loader = loader_of(store, augment=None)
+    shown, ordered = (batch.clips for batch in loader.load([requests_N, in_time_N]))
+    # Two blocks of two pictures: the later one comes first.
+    assert torch.equal(shown, ordered.roll(2, dims=2)) and not torch.equal(shown, ordered)

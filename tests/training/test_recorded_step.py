@@ -115,7 +115,7 @@ def test_without_a_gpu_a_recorded_step_is_refused_and_nothing_is_written(tiny_co
         (),
         ("loss.negatives=noise_contrastive",),
         ("cluster.bank=running", "model.stem=space_to_depth"),
-        ALL_TERMS,
+        (*ALL_TERMS, "loss.negatives=all_semi_hard", "loss.nce_form=logistic"),
     ],
 )
 def test_no_operator_of_a_step_makes_the_host_wait(tiny_config, tmp_path, options):

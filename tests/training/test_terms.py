@@ -11,6 +11,7 @@ from slicfast.data.requests import Role
 from slicfast.data.roles import sample_roles
 from slicfast.engine.checkpoint import load_checkpoint
 from slicfast.errors import ConfigError
+from slicfast.losses.memory_bank import MemoryBank
 from slicfast.records import read_metrics
 from slicfast.training.loop import train
 from slicfast.training.objective import StepPart
@@ -154,6 +155,20 @@ def test_a_run_of_all_terms_goes_on_exactly_and_logs_each_term(tiny_config, tmp_
     lines = [entry for entry in read_metrics(whole / "metrics.jsonl") if entry["kind"] == "train"]
     assert all(set(WEIGHTS) < set(line) for line in lines)
     assert lines[-1]["moco"] > 0 and lines[-1]["memory_triplet"] > 0
+
+
+def test_the_memories_go_on_from_epoch_to_epoch(tiny_config, tmp_path):
+    """The published code begins its NCE memory afresh every epoch; an epoch has two steps here."""
+    config = tiny_config("loss.nce_weight=1", "loss.triplet_weight=0", "loss.temporal_weight=0", *SMALL)
+    found = []
+    for steps in (2, 3):
+        train(config, tmp_path / str(steps), max_steps=steps)
+        checkpoint = load_checkpoint(tmp_path / str(steps) / "checkpoints" / "last.pt")
+        found.append(checkpoint.objective["memories.rows_VND"])
+    begin = MemoryBank(8, 8, config.seed).rows_VND
+    changed, moved = ((found[1] != before).any(dim=2) for before in (begin, found[0]))
+    assert changed.all()  # the first epoch has seen every video,
+    assert moved.sum(dim=1).tolist() == [4, 4]  # and a step of the second one changes its own four alone
 
 
 def test_the_key_encoder_follows_the_encoder_by_its_momentum(tiny_config, tmp_path):
