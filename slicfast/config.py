@@ -38,7 +38,8 @@ class Section(BaseModel):
 class DataConfig(Section):
     store: Path = Path("data/store")
     # Where clips are read: the store, the original files, or memory; auto: memory where pictures fit into it
-    source: Literal["store", "resident", "auto"] = "store"
+    source: Literal["store", "files", "resident", "auto"] = "store"
+    files: Path | None = None  # the folder of the original files; None: as the store keeps them
     # What memory holds of the training videos: pictures, or the store's bytes; auto: the first that fits
     resident_as: Literal["auto", "decoded", "compressed"] = "auto"
     memory_share: Probability = 0.5  # of the memory that is free, what this may take

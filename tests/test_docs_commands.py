@@ -32,6 +32,7 @@ NOT_RUN = {
 # What a command would make must not be there before it; `train` has its run folder to itself.
 MADE = {
     "slicfast prepare data/demo data/demo-store": ("data/demo-store",),
+    "slicfast prepare data/demo data/demo-scan --codec files": ("data/demo-scan",),
     "slicfast prepare path/to/UCF-101 data/ucf101 --lists path/to/ucfTrainTestlist --flow": ("data/ucf101",),
     "slicfast prepare path/to/videos data/mine": ("data/mine",),
 }
@@ -100,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         groups = [f"--{split}-groups=1" for split in ("train", "val", "test")]
         call("synth", "data/demo", "--actions", "walk,wave", *groups, "--num-frames", 20, "--workers", 1)
         call("prepare", "data/demo", "data/demo-store", "--workers", 1)
+        call("prepare", "data/demo", "data/demo-scan", "--codec", "files", "--workers", 1)
         videos = sorted(Path("data/demo").rglob("*.mp4"))
         halves = {"a": videos[::2], "b": videos[1::2]}
         for name, half in halves.items():

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
             ("slicfast prepare videos store --flow", "with optical flow, for motion.view=flow"),
             ("slicfast prepare videos store --dry-run", "how long, and how large it will be"),
             ("slicfast prepare videos store --codec vp9", "several times smaller, dearer to read"),
+            ("slicfast prepare videos store --codec files", "a scan: training reads the files"),
         )
     )(prepare)
 
@@ -67,7 +68,11 @@ def prepare(
         int | None, typer.Option(min=1, max=100, help="JPEG quality; 90 unless said.", show_default=False)
     ] = None,
     codec: Annotated[
-        str | None, typer.Option(help="jpeg or vp9; jpeg unless said.", show_default=False)
+        str | None,
+        typer.Option(
+            help="jpeg, vp9, or files (look through them, store nothing); jpeg unless said.",
+            show_default=False,
+        ),
     ] = None,
     crf: Annotated[
         int | None,
@@ -118,8 +123,10 @@ def prepare(
         "codec": codec,
         "crf": crf,
     }
-    settings = StoreSettings.of({name: value for name, value in given.items() if value is not None})
     catalog = read_catalog(root, kind, lists)
+    if codec == "files" and isinstance(catalog.root, Path):
+        given["root"] = str(catalog.root.absolute())
+    settings = StoreSettings.of({name: value for name, value in given.items() if value is not None})
     asked: dict[Components, bool] = {"horizontal": flow, "both": flow_both}
     parts = [components for components, wanted in asked.items() if wanted]
     if dry_run:
@@ -163,6 +170,7 @@ def prepare(
     view = "" if not parts else " --set motion.view=flow"
     if parts and "horizontal" not in parts:
         view += " --set motion.components=both"
+    view = f" --set data.source=files{view}" if codec == "files" else view
     say(f"next: slicfast train CONFIG --set data.store={store}{view}")
 
 

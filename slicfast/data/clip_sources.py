@@ -14,16 +14,25 @@ import torch
 
 from slicfast.config import DataConfig
 from slicfast.data import vp9_header
+from slicfast.data.films import FilmClips
 from slicfast.data.jpeg import HeaderCheck
 from slicfast.data.resident import HeldClips, Residents, plan_residents
 from slicfast.data.store import ClipStore
 from slicfast.data.store_parts import DamagedClip, Stored
+from slicfast.errors import ConfigError
 
 logger = logging.getLogger("slicfast")
 
 
 class ClipSource(Protocol):
-    """A store's clips as bytes or pictures."""
+    """A store's clips as bytes or pictures.
+
+    Attributes:
+        takes_long: whether it pays to read several clips side by side.
+    """
+
+    @property
+    def takes_long(self) -> bool: ...
 
     def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
         """Some pictures of a row of the store: T JPEGs, or one thing that holds them all.
@@ -36,6 +45,8 @@ class ClipSource(Protocol):
 
 class StoredClips:
     """Clips as the store holds them, their headers checked before a decoder sees them."""
+
+    takes_long = False
 
     def __init__(self, store: ClipStore) -> None:
         self._store = store
@@ -74,8 +85,16 @@ def open_source(
         num_threads: that decode what is to be held.
 
     Raises:
+        ConfigError: the store has no files for `data.source=files`.
         MachineError: `data.source=resident`, and there is no room.
     """
+    if config.source == "files":
+        return FilmClips(store, config.files, upright=device.type == "cuda")
+    if store.settings.codec == "files":
+        raise ConfigError(
+            f"data.source={config.source}: the clip store at {store.path} was prepared with --codec files and"
+            " holds no pictures; set data.source=files, or prepare with another codec"
+        )
     base = StoredClips(store)
     if config.source == "store":
         return base

@@ -93,11 +93,18 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
 
     Raises DataError with the reason where FFmpeg cannot read it or there is no video.
     """
+    # An absolute path: FFmpeg would take what stands before a colon for a protocol.
+    with open_url(str(path.absolute())) as opened:
+        yield opened
+
+
+@contextmanager
+def open_url(url: str) -> Iterator[tuple[av.container.InputContainer, Any]]:
+    """The same of whatever FFmpeg's protocols name."""
     import av
 
     try:
-        # An absolute path: FFmpeg would take what stands before a colon for a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="ignore")
+        container = av.open(url, metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"FFmpeg cannot read it: {_explain(error)}") from None
     with container:

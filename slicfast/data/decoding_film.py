@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from slicfast.data.decoding import DecodeError
 from slicfast.data.pictures import FrameScaler
-from slicfast.data.store_parts import FilmCut
+from slicfast.data.store_parts import FILM_TICK_MS, FilmCut
 
 
 class FilmDecoder:
@@ -57,19 +59,15 @@ def decode_film(cut: FilmCut) -> npt.NDArray[np.uint8]:
     wanted = set(cut.frames.tolist())
     pictures: dict[int, npt.NDArray[np.uint8]] = {}
     scaler = FrameScaler(cut.short_side, "rgb24")
-    last = max(wanted)
     try:
-        with av.open(io.BytesIO(cut.data.tobytes()), "r", metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            for number, frame in enumerate(container.decode(stream)):
-                if number in wanted:
-                    if frame.is_corrupt:
-                        raise DecodeError(f"picture {number} of the cut is damaged")
-                    pictures[number] = scaler.picture(frame)
-                if number >= last:
+        for number, frame in _numbered(cut):
+            if number in wanted:
+                if frame.is_corrupt:
+                    raise DecodeError("a picture of it is damaged")
+                pictures[number] = scaler.picture(frame)
+                if len(pictures) == len(wanted):
                     break
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise DecodeError(f"FFmpeg cannot decode it: {error}") from None
     if len(pictures) < len(wanted):
         raise DecodeError(f"{len(pictures)} of {len(wanted)} pictures came out of it")
@@ -78,3 +76,23 @@ def decode_film(cut: FilmCut) -> npt.NDArray[np.uint8]:
             f"its pictures are {scaler.width} x {scaler.height}, not {cut.stored[0]} x {cut.stored[1]}"
         )
     return np.stack([pictures[number] for number in cut.frames.tolist()])
+
+
+def _numbered(cut: FilmCut) -> Iterator[tuple[int, Any]]:
+    """Frames of a cut with their numbers; of a whole film as `prepare` counts them, past bad packets."""
+    import av
+
+    count = 0
+    with av.open(io.BytesIO(cut.data.tobytes()), "r", metadata_errors="ignore") as container:
+        attached = av.stream.Disposition.attached_pic
+        stream = next(found for found in container.streams.video if not found.disposition & attached)
+        stream.thread_count = 1
+        if cut.first_ms >= 0:
+            for frame in container.decode(stream):
+                yield round((1000.0 * frame.time - cut.first_ms) / FILM_TICK_MS), frame
+            return
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.FFmpegError, EOFError):
+                for frame in packet.decode():
+                    yield count, frame
+                    count += 1

@@ -10,6 +10,8 @@ from slicfast.data.decode import open_video, quiet_ffmpeg
 from slicfast.data.store_original import OriginalFacts
 from slicfast.errors import DataError
 
+HIDDEN_PACKETS = ("vp8",)  # codecs with packets that show no picture
+
 
 def original_facts(path: Path, beat: Callable[[], None] = lambda: None) -> OriginalFacts:
     """Facts of a file's first video stream; packets are read, decoded only where they bear no sound times.
@@ -25,7 +27,7 @@ def original_facts(path: Path, beat: Callable[[], None] = lambda: None) -> Origi
             width, height = stream.codec_context.width, stream.codec_context.height
             rate, time_base = stream.average_rate or stream.guessed_rate or 0, stream.time_base
             times = _packet_times(container, stream, beat)
-        if times is None:
+        if times is None or codec in HIDDEN_PACKETS:
             with open_video(path) as (container, stream):
                 times = _frame_times(container, stream, beat)
     if not times:

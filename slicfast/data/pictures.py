@@ -118,6 +118,11 @@ def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def display_turn(frame: Any) -> bool:
+    """Whether a frame is to be shown turned or mirrored."""
+    return _Turn.of(frame) != _Turn()
+
+
 @dataclass(frozen=True)
 class _Turn:
     """What a display matrix asks for: quarter turns and mirroring, as transpose and then flips."""

@@ -114,6 +114,8 @@ def prepare(
     if not catalog.videos:
         raise DataError(f"no videos under {catalog.root}")
     videos = spread(catalog.videos, limit)
+    if settings is not None and settings.codec == "files" and any(isinstance(v.path, Remote) for v in videos):
+        raise ConfigError("codec files leaves videos where they are: they must be files of this machine")
     store_path = Path(store_path)
     with StoreWriter(store_path, settings) as writer:
         run = _Run(catalog, writer, retry, keep_original)

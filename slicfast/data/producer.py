@@ -73,7 +73,7 @@ class ClipProducer:
             device=device,
             num_threads=num_threads,
         )
-        self._reader = ClipReader(store, config.clip_length, candidates, flow, source)
+        self._reader = ClipReader(store, config.clip_length, candidates, flow, source, num_threads)
         self._under_way: deque[tuple[Reading, ClipParams]] = deque()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +54,7 @@ class ClipReader:
         candidates: rows of videos that may stand in; None: all of the store.
         flow: where clips of the view FLOW are read.
         source: where all others are read; None: the store.
+        num_threads: that read side by side where a source takes long.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ClipReader:
         candidates: npt.ArrayLike | None = None,
         flow: FlowStore | None = None,
         source: ClipSource | None = None,
+        num_threads: int = 1,
     ) -> None:
         self._store = store
         self._flow = flow
@@ -70,20 +73,27 @@ class ClipReader:
         self._clip_length = clip_length
         rows = np.arange(len(store)) if candidates is None else np.asarray(candidates)
         self._candidates = rows.astype(np.int64)
+        many = num_threads > 1 and self._source.takes_long
+        self._pool = ThreadPoolExecutor(num_threads, "slicfast-read") if many else None
         self._undecodable: dict[tuple[int, ...], DamagedClip] = {}
 
     def read(self, requests_N: Requests) -> Reading:
         """The bytes of N clips. Raises RunError where a clip finds no sound substitute."""
         reading = Reading(requests_N, requests_N.copy(), [])
-        for n in range(len(requests_N)):
-            try:
-                reading.pictures.extend(self._pictures(requests_N[n : n + 1]))
-            except DamagedClip as damage:
-                reading.damage.append(damage)
-                substitute, pictures = self._substitute(requests_N[n : n + 1], damage)
-                reading.requests[n : n + 1] = substitute
-                reading.pictures.extend(pictures)
+        single = [requests_N[n : n + 1] for n in range(len(requests_N))]
+        each = map(self._tried, single) if self._pool is None else self._pool.map(self._tried, single)
+        for n, found in enumerate(each):
+            if isinstance(found, DamagedClip):
+                reading.damage.append(found)
+                reading.requests[n : n + 1], found = self._substitute(single[n], found)
+            reading.pictures.extend(found)
         return reading
+
+    def _tried(self, request: Requests) -> list[Stored] | DamagedClip:
+        try:
+            return self._pictures(request)
+        except DamagedClip as damage:
+            return damage
 
     def reject(self, request: Requests) -> None:
         """Treat a clip, a (1,) request, as damaged from now on: its bytes are as stored but do not decode."""

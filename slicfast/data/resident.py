@@ -178,6 +178,8 @@ class Residents:
 class HeldClips:
     """A source that takes from memory what is there, and the rest from another one."""
 
+    takes_long = False
+
     def __init__(self, pictures: Pictures, base: Source) -> None:
         self._pictures, self._base = pictures, base
 

@@ -7,6 +7,7 @@ further while it is read.
 from __future__ import annotations
 
 import itertools
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ class ClipStore:
             ValueError: the store holds VP9, whose pictures do not stand alone; see `cut`.
         """
         if self.settings.codec != "jpeg":
-            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'cut'")
+            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}, no single pictures")
         return self._pictures(int(video), np.asarray(indices, dtype=np.int64).reshape(-1).tolist())
 
     def cut(self, video: int, indices: npt.ArrayLike) -> Cut:
@@ -207,7 +208,7 @@ class ClipStore:
         Raises: as `frames`; ValueError for a JPEG store.
         """
         if self.settings.codec != "vp9":
-            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}; use 'frames'")
+            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}, no VP9")
         video, interval = int(video), self.settings.key_interval
         indices_T = np.asarray(indices, dtype=np.int64)
         last: dict[int, int] = {}  # of each run of pictures between key frames, the last that is needed
@@ -223,6 +224,16 @@ class ClipStore:
         )
         data = np.concatenate([np.frombuffer(header, dtype=np.uint8), *pieces])
         return Cut(data, np.searchsorted(needed, indices_T).astype(np.int32))
+
+    def film(self, video: int, root: Path | None = None) -> Path:
+        """The file that a scanned video is, in the folder that was scanned or another copy of it.
+
+        Raises: as `frames`; ValueError for a store that holds pictures.
+        """
+        if self.settings.codec != "files":
+            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}, no files' places")
+        (head,) = self._pictures(int(video), [0])
+        return Path(root or self.settings.root or "/") / os.fsdecode(head[:-2].tobytes())
 
     def original(self, video: int) -> Original:
         """The file that a video was made from, where it was kept ('slicfast prepare --keep-original').

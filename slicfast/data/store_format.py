@@ -2,7 +2,7 @@
 
 store.json              format, version, settings, name of the current index folder (null: not finished)
 shards/shard-00000.tar  for each video NNNNNNNN.mjpg (JPEG pictures joined end to end) or NNNNNNNN.ivf (VP9),
-                        then NNNNNNNN.json
+                        or NNNNNNNN.film (a scanned file: where it lies, its key frames), then NNNNNNNN.json
 shards/shard-00000.npz  the same records as arrays; written when the shard is closed
 originals/shard-00000.* the same of the files that the videos were made from, where they are kept
 index-000001/*.npy      the records of all shards in order of id
@@ -30,8 +30,7 @@ from slicfast.data.sealing import sealed, unseal
 from slicfast.errors import ConfigError, DataError, one_of
 
 FORMAT = "slicfast-store"
-VERSION = 2
-PLAIN_VERSION = 1  # of a store with nothing in it that the first readers do not know
+VERSIONS = {"jpeg": 1, "vp9": 2, "files": 3}  # by codec: older readers know the earlier ones
 HEADER = "store.json"
 SHARDS = "shards"
 ORIGINALS = "originals"
@@ -46,8 +45,16 @@ Int32Array = npt.NDArray[np.int32]
 AnyArray = npt.NDArray[Any]
 
 
-SUFFIXES = {"jpeg": "mjpg", "vp9": "ivf"}  # codecs, and what the names of their members end in
-_OF_CODEC = {"jpeg": ("quality",), "vp9": ("crf", "key_interval")}  # settings that only one codec has
+SUFFIXES = {
+    "jpeg": "mjpg",
+    "vp9": "ivf",
+    "files": "film",
+}  # codecs, and what the names of their members end in
+_OF_CODEC = {
+    "jpeg": ("quality",),
+    "vp9": ("crf", "key_interval"),
+    "files": ("root",),
+}  # settings that only one codec has
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ class StoreSettings:
         short_side: pixels; smaller videos keep their size.
         quality: of JPEG, 1-100.
         fps: pictures a second, None to keep each video's own pictures.
-        codec: "jpeg": every picture on its own, the cheapest to read; "vp9": several times smaller.
+        codec: "jpeg": every picture on its own, the cheapest to read; "vp9": several times smaller; "files":
+            nothing but where the original files lie and which of their pictures are key frames.
         crf: of VP9, 0-63, smaller is better.
         key_interval: of VP9: pictures 0, key_interval, 2 key_interval ... decode without the ones before.
+        root: of files: the folder in which they lie.
         content: "pictures", or "flow-u" or "flow-uv" for the optical flow between them (`flow.py`).
     """
 
@@ -71,6 +80,7 @@ class StoreSettings:
     crf: int = 26
     key_interval: int = 8
     content: str = "pictures"
+    root: str | None = None
 
     def __post_init__(self) -> None:
         if self.codec not in SUFFIXES:
@@ -83,6 +93,10 @@ class StoreSettings:
             raise ConfigError(f"crf must be between 0 and 63; got {self.crf}")
         if not 1 <= self.key_interval <= 1000:
             raise ConfigError(f"key_interval must be between 1 and 1000 pictures; got {self.key_interval}")
+        if self.codec == "files" and self.fps is not None:
+            raise ConfigError(
+                "codec files keeps each video's own pictures; leave out fps, or choose another codec"
+            )
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be above 0 and at most 1000; got {self.fps}")
 
@@ -110,7 +124,7 @@ class StoreSettings:
 
     def __str__(self) -> str:
         fps = "the videos' own fps" if self.fps is None else f"{self.fps:g} fps"
-        how = f"quality {self.quality}"
+        how = f"quality {self.quality}" if self.codec == "jpeg" else f"files in {self.root}"
         if self.codec == "vp9":
             how = f"VP9 of crf {self.crf}, a key frame every {self.key_interval}"
         what = "" if self.content == "pictures" else f"{self.content}, "
@@ -235,7 +249,7 @@ class StoreHeader:
     def write(self, store: Path) -> None:
         values = {
             "format": FORMAT,
-            "version": PLAIN_VERSION if self.settings.codec == "jpeg" else VERSION,
+            "version": VERSIONS[self.settings.codec],
             "settings": self.settings.to_dict(),
             "index": self.index,
         }
@@ -263,10 +277,10 @@ class StoreHeader:
             known = False
         if not known:
             raise DataError(f"{store / HEADER} does not describe a clip store; prepare into another folder")
-        if version not in (PLAIN_VERSION, VERSION):
+        if version not in VERSIONS.values():
             raise DataError(
                 f"the clip store at {store} has version {version}, this slicfast reads versions"
-                f" {PLAIN_VERSION} and {VERSION}; prepare it again into a new folder"
+                f" {min(VERSIONS.values())} to {max(VERSIONS.values())}; prepare it again into a new folder"
             )
         try:
             values = unseal(text)

@@ -153,6 +153,11 @@ class Originals:
         """Of all kept files."""
         return int(self._columns["size"].sum())
 
+    def place(self, row: int) -> tuple[Path, int, int]:
+        """Where a kept file lies: its shard, its first byte there, and how many there are."""
+        shard = self._shards[int(self._columns["shard"][row])]
+        return shard, int(self._columns["data_offset"][row]), int(self._columns["size"][row])
+
     def facts(self, row: int) -> OriginalFacts:
         """Of a kept file."""
         value = {name: int(self._columns[name][row]) for name in (*NUMBERS, *STRINGS)}
@@ -171,8 +176,7 @@ class Originals:
 
     def read(self, row: int, video_id: str) -> Original:
         """A kept file, of which the video is all or a segment. Raises ValueError saying what is wrong."""
-        shard = self._shards[int(self._columns["shard"][row])]
-        offset, size = int(self._columns["data_offset"][row]), int(self._columns["size"][row])
+        shard, offset, size = self.place(row)
         try:
             with shard.open("rb", buffering=0) as file:
                 file.seek(offset)

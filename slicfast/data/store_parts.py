@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
+FILM_TICK_MS = 40  # between two pictures of a film's cut, whatever they were apart; any number will do
+
+
 class DamagedClip(DataError):
     """A stored picture that cannot be trusted.
 
@@ -48,18 +51,20 @@ class Cut:
 
 @dataclass(frozen=True)
 class FilmCut(Cut):
-    """The same of an original film: a small file in FFmpeg's NUT form, or all of the film.
+    """The same of an original film: its packets in a small Matroska file, or all of the film.
 
     Attributes:
         width, height: pixels of its pictures.
         stored: width and height that a clip store has, or would have, of them.
         short_side: the store's, of which that follows.
+        first_ms: time of its first picture, the next ones FILM_TICK_MS apart; -1: it is all of the film.
     """
 
     width: int
     height: int
     stored: tuple[int, int]
     short_side: int
+    first_ms: int = -1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import IO
 from slicfast.data.decode import DEFAULT_FPS, Decoded, decode, open_video, quiet_ffmpeg
 from slicfast.data.encoding import make_encoder
 from slicfast.data.flow import CONTENT, FlowEncoder
+from slicfast.data.original_facts import original_facts
 from slicfast.data.pictures import FrameScaler, Resampled
 from slicfast.data.store_format import StoreSettings
 from slicfast.errors import DataError
@@ -75,6 +77,8 @@ def transcode(
         DataError: nothing can be had from this file; the message is the reason.
         OutputError: `out` cannot be written.
     """
+    if settings.codec == "files":
+        return _scanned(path, out, settings, start_s is not None, beat)
     pictures, state = Pictures(), Decoded()
     scaler = FrameScaler(settings.short_side, "bgr24")
     encoder = FlowEncoder(settings) if settings.content in CONTENT.values() else make_encoder(settings)
@@ -109,6 +113,38 @@ def transcode(
     pictures.source_width, pictures.source_height = scaler.source_width, scaler.source_height
     pictures.damage = state.damage()
     return pictures
+
+
+def _scanned(
+    path: Path, out: IO[bytes], settings: StoreSettings, is_segment: bool, beat: Callable[[], None]
+) -> Pictures:
+    """Of a file that stays where it is: a line with its path, then a byte a picture, 1 for a key frame."""
+    if is_segment:
+        raise DataError("a segment of a file cannot be scanned; prepare it with another codec")
+    facts = original_facts(path, beat)
+    state, scaler = Decoded(), FrameScaler(settings.short_side, "bgr24")
+    with closing(decode(path, state, beat=beat)) as frames:
+        for frame, _ in frames:
+            scaler.picture(frame)
+            break
+    if not scaler.width:
+        raise DataError(_why_nothing(state, None, None))
+    keys = set(facts.key_frames)
+    flags = [bytes([number in keys]) for number in range(facts.num_frames)]
+    root = Path(settings.root or "/")
+    place = path.absolute()
+    place = place.relative_to(root) if place.is_relative_to(root) else place
+    flags[0] = os.fsencode(place) + b"\n" + flags[0]
+    _write(out, b"".join(flags))
+    return Pictures(
+        facts.rate[0] / facts.rate[1] if facts.rate[0] else DEFAULT_FPS,
+        scaler.width,
+        scaler.height,
+        scaler.source_width,
+        scaler.source_height,
+        [len(flag) for flag in flags],
+        [zlib.crc32(flag) for flag in flags],
+    )
 
 
 def video_length(

@@ -63,6 +63,8 @@ def strip(store: ClipStore, video: int) -> bytes:
     """
     import cv2
 
+    if store.settings.codec != "jpeg":
+        raise DataError(f"the clip store holds {store.settings.codec}, no single pictures")
     num_frames = int(store.num_frames[video])
     stride = max(1, round(float(store.fps[video]) * SECONDS_APART))
     stride = max(1, min(stride, num_frames // NUM_PICTURES))

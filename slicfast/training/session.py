@@ -43,6 +43,7 @@ logger = logging.getLogger("slicfast")
 FREE_KEYS = frozenset(
     {
         "data.store",
+        "data.files",
         "data.memory_share",
         "data.num_threads",
         "data.prefetch",
