@@ -58,6 +58,8 @@ def diagnose(folder: Path | None = None) -> list[Check]:
     Args:
         folder: whose disk to look at; None: the current one.
     """
+    from slicfast import doctor_decoders  # it needs this file
+
     checks: dict[str, Callable[[], Check]] = {
         "Python": check_python,
         "cores": check_cores,
@@ -68,7 +70,10 @@ def diagnose(folder: Path | None = None) -> list[Check]:
         "bf16": check_bf16,
         "timm": check_timm,
         "DALI": check_dali,
+        "GPU packages": doctor_decoders.check_conflicts,
         "decoding": check_decoding,
+        "NVDEC": doctor_decoders.check_nvdec,
+        "optical flow": doctor_decoders.check_optical_flow,
         "PyAV": check_pyav,
         "OpenCV": lambda: check_import("OpenCV", "cv2"),
         "scikit-learn": lambda: check_import("scikit-learn", "sklearn"),
@@ -89,10 +94,11 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
         module = (error.name or "").partition(".")[0]
         return Check(name, "fail", f"{module} is not installed", f"pip install {_requirement(module)}")
     except Exception as error:  # whatever a broken library throws is what there is to be said
-        return Check(name, "fail", f"{type(error).__name__}: {_first_line(error)}", "make install")
+        return Check(name, "fail", f"{type(error).__name__}: {first_line(error)}", "make install")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a table."""
     return str(error).strip().partition("\n")[0][:160]
 
 
@@ -189,7 +195,7 @@ def check_timm() -> Check:
 
 
 def check_dali() -> Check:
-    builds = [build for build in DALI_BUILDS if _version(build)]
+    builds = [build for build in DALI_BUILDS if version_of(build)]
     wanted = dali_install_line()
     if len(builds) > 1:
         return Check(
@@ -212,15 +218,14 @@ def check_dali() -> Check:
 
 
 def check_decoding() -> Check:
-    """16 JPEG pictures through DALI, compared with OpenCV's decoding of the same bytes; on the GPU too."""
+    """16 JPEG pictures through DALI, compared with OpenCV's decoding of the same bytes; by nvJPEG too."""
     import torch
 
     require_dali()
     devices = ["cpu", "mixed"] if torch.cuda.is_available() else ["cpu"]
     errors = [decoding_error(device) for device in devices]
-    found = (
-        f"16 JPEG pictures through DALI on {' and '.join(devices)}, {max(errors):.2f} of 255 off on average"
-    )
+    ways = " and ".join({"cpu": "the processor", "mixed": "nvJPEG"}[device] for device in devices)
+    found = f"16 JPEG pictures through DALI on {ways}, {max(errors):.2f} of 255 off on average"
     if max(errors) > 3.0:
         return Check(
             "decoding", "fail", found, f"pip uninstall -y {' '.join(DALI_BUILDS)} && {dali_install_line()}"
@@ -251,9 +256,7 @@ def check_import(name: str, module: str) -> Check:
     except ModuleNotFoundError:
         raise
     except ImportError as error:  # there, and broken
-        return Check(
-            name, "fail", _first_line(error), f"pip install --force-reinstall {_requirement(module)}"
-        )
+        return Check(name, "fail", first_line(error), f"pip install --force-reinstall {_requirement(module)}")
 
 
 def check_rapids(name: str, module: str) -> Check:
@@ -268,12 +271,13 @@ def check_rapids(name: str, module: str) -> Check:
         return Check(
             name,
             "warn",
-            f"{_first_line(error)}; optional: torch clusters without it",
+            f"{first_line(error)}; optional: torch clusters without it",
             rapids_install_line(module),
         )
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

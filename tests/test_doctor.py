@@ -26,7 +26,7 @@ def test_this_machine_has_all_that_is_needed(checks: dict[str, Check]) -> None:
 
 
 def test_every_check_says_what_it_found_and_every_fault_what_to_do(checks: dict[str, Check]) -> None:
-    assert len(checks) == 15
+    assert len(checks) == 18
     for check in checks.values():
         assert check.found
         assert "\n" not in check.found
@@ -64,7 +64,7 @@ def test_bf16_is_tried_with_the_instructions_that_training_uses(monkeypatch: pyt
 
 
 def test_both_dali_builds_at_once_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: "2.4.0")
+    monkeypatch.setattr(doctor, "version_of", lambda package: "2.4.0")
     check = doctor.check_dali()
     assert check.status == "fail"
     assert check.advice.startswith(
@@ -74,7 +74,7 @@ def test_both_dali_builds_at_once_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_dali_for_another_cuda_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(doctor, "_version", lambda package: "2.4.0" if package.endswith("120") else None)
+    monkeypatch.setattr(doctor, "version_of", lambda package: "2.4.0" if package.endswith("120") else None)
     check = doctor.check_dali()
     assert (check.status, check.advice) == (
         "warn",

@@ -7,6 +7,7 @@ each video with a damaged picture, which is found there, named and replaced as w
 from __future__ import annotations
 
 import logging
+import os
 import time
 import weakref
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from slicfast.data.holding import Pictures, Source, decode_into
 from slicfast.data.store import ClipStore
 from slicfast.data.store_format import Uint8Array
 from slicfast.data.store_parts import DamagedClip, Stored
+from slicfast.device import free_memory_bytes
 from slicfast.errors import MachineError
-from slicfast.memory import free_device_bytes, free_host_bytes
 from slicfast.progress import track
 
 logger = logging.getLogger("slicfast")
@@ -61,11 +62,11 @@ def plan_residents(store: ClipStore, rows: Rows, config: DataConfig, device: tor
         MachineError: `data.source=resident`, and there is no room.
     """
     share, form = config.memory_share, config.resident_as
-    host = int(share * free_host_bytes())
+    host = int(share * free_memory_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's
     pictures = decoded_bytes(store, rows)
     options: list[tuple[Plan, int]] = []
     if form != "compressed" and device.type == "cuda":
-        options.append((Plan(True, True, pictures), int(share * free_device_bytes(device))))
+        options.append((Plan(True, True, pictures), int(share * free_gpu_bytes(device))))
     if form != "compressed":
         options.append((Plan(True, False, pictures), host))
     if form == "compressed" or (form == "auto" and config.source == "resident"):
@@ -81,6 +82,12 @@ def plan_residents(store: ClipStore, rows: Rows, config: DataConfig, device: tor
         f" grants; raise it,{' set data.resident_as=compressed,' if plan.decoded else ''}"
         " or use data.source=store"
     )
+
+
+def free_gpu_bytes(device: torch.device) -> int:
+    """Of a GPU's memory."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
 
 
 def decoded_bytes(store: ClipStore, rows: Rows) -> int:

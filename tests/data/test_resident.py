@@ -128,8 +128,8 @@ def test_the_first_form_that_fits_is_taken(tiny_store, monkeypatch):
     gpu = torch.device("cuda", 0)
 
     def found(source: str, form: str, host: int, device: int, place=CPU):
-        monkeypatch.setattr(resident, "free_host_bytes", lambda: 2 * host)
-        monkeypatch.setattr(resident, "free_device_bytes", lambda place: 2 * device)
+        monkeypatch.setattr(resident, "free_memory_bytes", lambda: 2 * host)
+        monkeypatch.setattr(resident, "free_gpu_bytes", lambda place: 2 * device)
         config = DataConfig(source=source, resident_as=form)  # memory_share is a half
         plan = plan_residents(tiny_store, rows, config, place)
         return None if plan is None else (plan.decoded, plan.on_device, plan.num_bytes)
@@ -139,6 +139,10 @@ def test_the_first_form_that_fits_is_taken(tiny_store, monkeypatch):
     assert found("resident", "compressed", pictures, 0) == (False, False, stored)
     assert found("auto", "auto", pictures, 0) == (True, False, pictures)
     assert found("auto", "auto", pictures - 1, 0) is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # ranks on this machine share its memory
+    assert found("auto", "auto", 2 * pictures - 1, 0) is None
+    assert found("auto", "auto", 2 * pictures, 0) == (True, False, pictures)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     assert found("resident", "auto", 0, pictures, gpu) == (True, True, pictures)
     assert found("auto", "auto", pictures, pictures - 1, gpu) == (True, False, pictures)
     with pytest.raises(

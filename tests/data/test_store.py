@@ -263,7 +263,7 @@ def test_store_of_another_version_or_damaged_header(tmp_path: Path, make: type) 
     header = tmp_path / "store/store.json"
     values = json.loads(header.read_text())
     header.write_text(json.dumps({**values, "version": 7}))
-    with pytest.raises(DataError, match=r"has version 7, this slicfast reads versions 1 and 2"):
+    with pytest.raises(DataError, match=r"has version 7, this slicfast reads versions 1 to 3"):
         make(tmp_path / "store")
     header.write_text("{")
     with pytest.raises(DataError, match="does not describe a clip store"):
