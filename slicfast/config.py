@@ -116,7 +116,11 @@ class SamplingConfig(Section):
 
 
 class ModelConfig(Section):
-    name: str = "slic_r3d_18"  # any name in timm's registry that makes a video backbone
+    # Any name in timm's registry that makes a video backbone, or inflated:NAME of an image network there.
+    name: str = "slic_r3d_18"
+    # What inflated: networks start from, unless train.init_from is set: timm (downloads the image network's
+    # weights), or a file of them.
+    image_weights: str | None = None
     width: Positive = 1.0  # channels times this
     max_pool: bool = False  # after the stem
     conv1_temporal_stride: PositiveInt = 1
@@ -330,6 +334,8 @@ class Config(Section):
             raise ValueError(
                 "loss.intra_negative_weight needs clips of at least 3 frames, whose order can be shuffled"
             )
+        if self.model.image_weights is not None and not self.model.name.startswith("inflated:"):
+            raise ValueError("model.image_weights is for model.name=inflated:NAME")
         if self.flow.faithful and self.motion.components == "both":
             raise ValueError("flow.faithful is about horizontal flow; set motion.components to horizontal")
         return self

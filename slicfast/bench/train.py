@@ -25,6 +25,7 @@ from slicfast.device import resolve_device
 from slicfast.distributed import Ranks
 from slicfast.engine.encoder import build_encoder
 from slicfast.errors import ConfigError
+from slicfast.models.registry import INFLATED
 from slicfast.records import RunFolder
 from slicfast.training.loop import Stream, epoch_steps
 from slicfast.training.meter import Meter, memory_bytes
@@ -177,8 +178,8 @@ def _take(loop: Generator[None], num_steps: int) -> None:
 
 def step_flops(config: Config) -> int:
     """Operations of one clip through the network and back, counted on shapes alone."""
-    if not config.model.name.startswith("slic_"):
-        raise ConfigError("operations can be counted for the slic_* networks only")
+    if not config.model.name.startswith(("slic_", INFLATED)):
+        raise ConfigError("operations can be counted for the slic_* and inflated: networks only")
     data = config.data
     encoder = build_encoder(config.model.model_copy(update={"stem": "direct"})).to("meta").train()
     clips_NCTHW = torch.empty(2, 3, data.clip_length, data.crop_size, data.crop_size, device="meta")

@@ -19,6 +19,7 @@ from slicfast.config import Config, ModelConfig
 from slicfast.engine.encoder import NoProjection, VideoEncoder, build_encoder
 from slicfast.engine.foreign import Foreign, read_foreign
 from slicfast.errors import DataError, RunError
+from slicfast.models.inflated import InflatedNet
 from slicfast.records import write_atomically
 
 FORMAT = "slicfast-checkpoint"
@@ -209,6 +210,20 @@ def load_weights(encoder: VideoEncoder, state: dict[str, torch.Tensor], source: 
     if extra is not None:
         raise RunError(f"{source} is a checkpoint of another model: it also has '{extra}'; check model.*")
     encoder.load_state_dict(state)
+
+
+def new_encoder(config: Config) -> VideoEncoder:
+    """A run's encoder before its first step: drawn anew, or with the weights that the configuration names.
+
+    Raises ConfigError, DataError, RunError or MachineError for weights that are not there or do not fit.
+    """
+    encoder = build_encoder(config.model)
+    if config.train.init_from is not None:
+        start_from(encoder, config.model, config.train.init_from)
+    elif config.model.image_weights is not None:
+        assert isinstance(encoder.backbone, InflatedNet)  # the configuration saw to it
+        encoder.backbone.load_image_weights(config.model.image_weights)
+    return encoder
 
 
 def start_from(encoder: VideoEncoder, model: ModelConfig, source: str | Path) -> None:

@@ -77,8 +77,9 @@ class NonLocal(nn.Module):
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         pooled = self.pool(x_NCTHW)
         parts = self.theta(x_NCTHW), self.phi(pooled), self.g(pooled)
-        query_NLC, key_NLC, value_NLC = (part.flatten(2).transpose(1, 2) for part in parts)
-        seen_NLC = F.scaled_dot_product_attention(query_NLC, key_NLC, value_NLC)
+        # With an axis of one head, which fused kernels and ONNX ask for.
+        query, key, value = (part.flatten(2).transpose(1, 2)[:, None] for part in parts)
+        seen_NLC = F.scaled_dot_product_attention(query, key, value)[:, 0]
         seen_NCTHW = torch.unflatten(seen_NLC.transpose(1, 2), 2, x_NCTHW.shape[2:])
         attended: Tensor = x_NCTHW + self.bn(self.out(seen_NCTHW))
         return attended

@@ -24,7 +24,7 @@ from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
 from slicfast.device import autocast_dtype
 from slicfast.distributed import Ranks
-from slicfast.engine.checkpoint import Checkpoint, load_weights, save_checkpoint, start_from
+from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, save_checkpoint
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.graph import recorder_maker
@@ -53,6 +53,7 @@ FREE_KEYS = frozenset(
         "logging.tensorboard",
         "logging.wandb_project",
         "logging.wandb_name",
+        "model.image_weights",
         "train.epochs",
         "train.init_from",
         "train.log_interval",
@@ -152,9 +153,7 @@ def open_session(
     has_flow_N = None if flow is None else flow.has(rows_N)
     sampler = SampleSampler(rows_N, store.num_frames[rows_N], config, has_flow_N)
     torch.manual_seed(config.seed)
-    encoder = build_encoder(config.model)
-    if resume is None and config.train.init_from is not None:
-        start_from(encoder, config.model, config.train.init_from)
+    encoder = build_encoder(config.model) if resume else new_encoder(config)
     session = assemble(
         config,
         run,
