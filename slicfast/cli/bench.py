@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slicfast.cli.output import OutputOption, SetOption, examples, say, table
+
+if TYPE_CHECKING:
+    from slicfast.config import Config
 
 ConfigArgument = Annotated[
     Path | None,
@@ -29,6 +32,7 @@ def register(app: typer.Typer) -> None:
                 "slicfast bench loader configs/ucf101_r3d18.yaml --store data/ucf101 --threads 0",
                 "as training loads",
             ),
+            ("slicfast bench loader --source all --threads 0", "store, memory and files side by side"),
         )
     )(loader)
     group.command(epilog=examples(("slicfast bench step configs/demo.yaml --samples 4", "")))(step)
@@ -48,17 +52,42 @@ def loader(
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of DALI and of torch; 0: one a core.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Clips a batch.")] = 16,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compare ways to read clips instead: store, resident, files or all; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of the files: h264, mpeg4, vp9; all unless said; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu or cuda, in place of train.device.", show_default=False),
+    ] = None,
     runs: RunsOption = None,
     output: OutputOption = None,
 ) -> None:
     """Time clips from stored JPEG to normalised tensor, a stage at a time, beside DALI's own operators.
 
+    With --source, films drawn for the purpose are read in every way, and what holds each back is named.
     Without CONFIG the defaults are measured, with crops of 112 x 112.
     """
     from slicfast.config import Config
 
     crop = () if config is not None else ("data.crop_size=112",)
-    settings = Config.load(config, (*crop, *(overrides or ())))
+    place = () if device is None else (f"train.device={device}",)
+    settings = Config.load(config, (*crop, *(overrides or ()), *place))
+    if source:
+        _sources(settings, source, codec, threads, batch, runs, output)
+        return
 
     from slicfast.bench.loader import COLUMNS, bench_loader, table_rows
     from slicfast.data.store import ClipStore
@@ -75,6 +104,34 @@ def loader(
         table_rows(result),
     )
     _write(output, "loader", result)
+
+
+def _sources(
+    settings: Config,
+    sources: list[str],
+    codecs: list[str] | None,
+    threads: int,
+    batch: int,
+    runs: int | None,
+    output: Path | None,
+) -> None:
+    from slicfast.bench.sources import COLUMNS, SOURCES, bench_sources, table_rows
+
+    result = bench_sources(
+        settings,
+        sources=SOURCES if "all" in sources else tuple(dict.fromkeys(sources)),
+        batch_sizes=(batch,),
+        num_threads=threads,
+        **_given(num_runs=runs, codecs=codecs),
+    )
+    frames, rows, columns = result["clip"]
+    title = f"{frames} frames to {columns} x {rows} on {result['device']}, {result['num_threads']} thread(s)"
+    table(title, COLUMNS, table_rows(result))
+    for line in result["missing"]:
+        say(line)
+    if result["pcie_gbs"] is not None:
+        say(f"pinned memory to the GPU: {result['pcie_gbs']:.1f} GB/s")
+    _write(output, "loader-sources", result)
 
 
 def step(
