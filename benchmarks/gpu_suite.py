@@ -26,6 +26,7 @@ from slicfast.bench.harness import machine
 from slicfast.records import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+KERNEL_TESTS = "tests/clustering/test_rapids.py"
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,22 @@ def ceilings(context: Context) -> Any:
 @stage(limit_s=300)
 def tests(context: Context) -> Any:
     """The tests that need a GPU; without one they must not pass for skipped."""
+    # Kernels of our own have a stage of their own: after an illegal access nothing runs in that process.
+    return _pytest(context, f"--ignore={KERNEL_TESTS}")
+
+
+@stage(limit_s=200)
+def kernel_tests(context: Context) -> Any:
+    """Every clustering backend beside the CPU's labels; what is copied to the host."""
+    return _pytest(context, KERNEL_TESTS)
+
+
+def _pytest(context: Context, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "needs_cuda", "-n", "0", "--timeout", "120"]
     if context.quick:
         command.append("--collect-only")
     needed = {"SLICFAST_REQUIRE_CUDA": "1"} if context.device == "cuda" else {}
-    return shell(*command, timeout_s=290, env=needed)
+    return shell(*command, *arguments, timeout_s=290, env=needed)
 
 
 @stage(limit_s=240)
@@ -138,21 +150,40 @@ def loader(context: Context) -> Any:
     )
 
 
-@stage(limit_s=240)
+@stage(limit_s=150)
 def cluster(context: Context) -> Any:
-    """FINCH, first neighbours and k-means at the sizes of UCF101 and of Kinetics-700."""
-    from slicfast.bench.cluster import bench_cluster
+    """FINCH, first neighbours and k-means by torch, at the sizes of UCF101 and of Kinetics-700."""
+    return _clustering(context, ["torch"])
 
-    if context.quick:
-        sizes: dict[str, Any] = {"finch_rows": (500,), "neighbor_rows": (500,), "kmeans_rows": 500}
-        return bench_cluster(device=context.device, num_clusters=10, num_runs=1, with_peers=False, **sizes)
+
+@stage(limit_s=150)
+def cluster_rapids(context: Context) -> Any:
+    """The same by CuPy's kernels and by cuML."""
+    return _clustering(context, ["cupy", "cuml"] if context.device == "cuda" else [])
+
+
+@stage(limit_s=240)
+def cluster_peers(context: Context) -> Any:
+    """The same data for cuML, faiss and flash-kmeans, where they are installed."""
+    return _clustering(context, [], with_peers=True)
+
+
+def _clustering(context: Context, backends: list[str], with_peers: bool = False) -> Any:
+    from slicfast.bench.cluster import LARGE, bench_cluster
+
+    small: dict[str, Any] = {
+        "finch_rows": (500,),
+        "neighbor_rows": (500,),
+        "kmeans_rows": 500,
+        "num_clusters": 10,
+        "ceiling_size": 256,
+    }
     return bench_cluster(
         device=context.device,
-        num_runs=3,
-        finch_rows=(10_000, 650_000),
-        neighbor_rows=(50_000, 650_000),
-        kmeans_rows=1_000_000,
-        with_peers=False,
+        num_runs=context.number(3, 1),
+        backends=backends,
+        with_peers=with_peers,
+        **(small if context.quick else LARGE),
     )
 
 

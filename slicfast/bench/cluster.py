@@ -1,25 +1,36 @@
-"""`slicfast bench cluster`: FINCH, exact first neighbours, and the k-means family beside scikit-learn's.
+"""`slicfast bench cluster`: FINCH, first neighbours and k-means by every backend, beside other libraries.
 
 The k-means rows are planted: unit-length mixtures of as many Gaussians as clusters are asked for, so that the
-agreement with the truth (NMI) says what a start and its iterations are worth. Legend: N rows, D dimensions.
+agreement with the truth (NMI) says what a start and its iterations are worth. Rates stand beside what the
+machine was measured to do at most. Legend: N rows, D dimensions, K clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slicfast.bench.harness import Measurement, measure
+from slicfast.bench.ceilings import measure_ceilings
+from slicfast.bench.cluster_figures import Figures
+from slicfast.bench.cluster_peers import installed_peers
 from slicfast.bench.step import torch_threads
-from slicfast.clustering import Clustering, cluster
 from slicfast.clustering.bank import exact_float32, normalize
-from slicfast.clustering.neighbors import first_neighbors
 from slicfast.device import resolve_device
 
-COLUMNS = ("what", "rows x dims", "clusters", "CPU s", "wall s", "GFLOP/s", "inertia", "NMI")
+COLUMNS = (
+    "what", "by", "rows x dims", "clusters", "CPU s", "wall s", "ms an iteration", "GFLOP/s", "of the bound",
+    "inertia", "NMI",
+)  # fmt: skip
+# Rows for a GPU: UCF101's and Kinetics-700's, and a million for k-means.
+LARGE: dict[str, Any] = {
+    "finch_rows": (10_000, 650_000),
+    "neighbor_rows": (50_000, 650_000),
+    "kmeans_rows": 1_000_000,
+}
 _NOISE = 0.9  # std of a planted cluster in each dimension; its centre's components have std 1
 
 
@@ -34,113 +45,66 @@ def bench_cluster(
     num_clusters: int = 1_000,
     num_iterations: int = 20,
     dims: int = 128,
+    backends: Sequence[str] | None = None,
     with_peers: bool = True,
+    ceiling_size: int | None = None,
 ) -> dict[str, Any]:
-    """Time clustering on random rows; `num_threads` hold for torch and for scikit-learn alike.
+    """Time clustering on random rows; `num_threads` hold for torch and for other libraries alike.
 
     Args:
         kmeans_rows: planted rows for k-means and spherical k-means, `num_clusters` of both kinds.
-        with_peers: also time scikit-learn's KMeans, one k-means++ start, as many iterations.
+        backends: torch, and on a GPU cupy and cuml; None: those that are installed.
+        with_peers: also time what `cluster_peers` finds installed, from the same start, as many iterations,
+            and on a CPU scikit-learn's KMeans with one k-means++ start.
+        ceiling_size: of `measure_ceilings`.
 
     Returns:
-        The settings and `figures`, a list of what was run, on how many rows, its measurement under "cost",
-        and where they apply `gflops` (2 N^2 D a second: of CPU time on a CPU, of wall time on a GPU),
-        `num_clusters`, `nmi` and `inertia` (spherical k-means: to centroids of length 1, so never the least).
+        The settings, the measured `ceilings` and `figures`: what was run `by` whom, on how many rows, its
+        measurement under "cost" or why it `failed`, and where they apply `iteration_ms`, `gflops` (2 N^2 D
+        or 2 N K D a second), `bound_ms` (what operations and bytes take at the ceilings, the larger), `ratio`
+        (bound to spent time), `num_clusters`, `nmi` and `inertia` (spherical k-means: to centroids of length
+        1, so never the least). Spent is wall time on a GPU, on a CPU the CPU time a thread.
 
     Raises:
         MachineError: a GPU is asked for and there is none.
     """
     target = resolve_device(device)
+    on_gpu = target.type == "cuda"
     generator = torch.Generator().manual_seed(0)
+    from threadpoolctl import threadpool_limits
 
-    def timed(run: Callable[[], object]) -> Measurement:
-        synchronize = (lambda: torch.cuda.synchronize(target)) if target.type == "cuda" else None
-        return measure(run, num_runs=num_runs, num_warmup=1, synchronize=synchronize)
-
-    figures: list[dict[str, Any]] = []
-    with torch_threads(num_threads), exact_float32(target):
+    if backends is None:
+        backends = ["torch", *(name for name in ("cupy", "cuml") if on_gpu and find_spec(name) is not None)]
+    searching = [backend for backend in backends if backend != "cuml"]
+    peers = installed_peers(target) if with_peers else []
+    with torch_threads(num_threads), threadpool_limits(num_threads), exact_float32(target):
+        # Searches multiply in half precision on a GPU, in single precision on a CPU.
+        ceilings = measure_ceilings(target, "fp16" if on_gpu else "fp32", size=ceiling_size)
+        figures = Figures(target, num_threads, num_runs, ceilings, peers)
         for num_rows in finch_rows:
             bank_ND = torch.randn(num_rows, dims, generator=generator).to(target)
-            cost = timed(lambda bank_ND=bank_ND: cluster(bank_ND))  # type: ignore[misc]
-            sizes = [int(partition.max()) + 1 for partition in cluster(bank_ND).partitions]
-            figures.append(_figure("FINCH, all levels", bank_ND, cost, num_clusters=sizes[0], levels=sizes))
+            for backend in searching:
+                figures.finch(bank_ND, backend)
         for num_rows in neighbor_rows:
             unit_ND = normalize(torch.randn(num_rows, dims, generator=generator)).to(target)
-            cost = timed(lambda unit_ND=unit_ND: first_neighbors(unit_ND))  # type: ignore[misc]
-            spent_ms = cost.cpu_ms if target.type == "cpu" else cost.wall_ms
-            gflops = 2 * num_rows**2 * dims / (1e6 * spent_ms)
-            figures.append(_figure("exact first neighbours", unit_ND, cost, gflops=gflops))
-        planted = _planted(kmeans_rows, num_clusters, dims, generator)
-        figures += _bench_kmeans(
-            *planted,
-            device=target,
-            num_clusters=num_clusters,
-            num_iterations=num_iterations,
-            timed=timed,
-        )
-        if with_peers:
-            figures.append(
-                _bench_scikit_learn(
-                    *planted,
-                    num_threads=num_threads,
-                    num_clusters=num_clusters,
-                    num_iterations=num_iterations,
-                    timed=timed,
-                )
-            )
+            figures.first_neighbors(unit_ND, searching)
+        unit_ND, truth_N = _planted(kmeans_rows, num_clusters, dims, generator)
+        bank_ND = unit_ND.to(target)
+        for method in ("kmeans", "spherical_kmeans"):
+            for backend in backends if method == "kmeans" else searching:
+                figures.whole_kmeans(bank_ND, truth_N, method, backend, num_clusters, num_iterations)
+        if with_peers and not on_gpu:
+            figures.whole_scikit_learn(unit_ND, truth_N, num_clusters, num_iterations)
+        start_KD = bank_ND[torch.randperm(kmeans_rows, generator=generator)[:num_clusters].to(target)]
+        for spherical in (False, True):
+            figures.iterations(bank_ND, start_KD, spherical, num_iterations, searching)
     return {
         "device": str(target),
         "num_threads": num_threads,
         "num_iterations": num_iterations,
-        "figures": figures,
+        "ceilings": ceilings.to_dict(),
+        "figures": figures.figures,
     }
-
-
-def _bench_kmeans(
-    unit_ND: Tensor,
-    truth_N: Tensor,
-    *,
-    device: torch.device,
-    num_clusters: int,
-    num_iterations: int,
-    timed: Callable[[Callable[[], object]], Measurement],
-) -> list[dict[str, Any]]:
-    from sklearn.metrics import normalized_mutual_info_score
-
-    bank_ND, figures = unit_ND.to(device), []
-    for method in ("kmeans", "spherical_kmeans"):
-
-        def run(method: str = method) -> Clustering:
-            return cluster(bank_ND, method, num_clusters=num_clusters, num_iterations=num_iterations)
-
-        cost, found = timed(run), run()
-        nmi = float(normalized_mutual_info_score(truth_N, found.labels))
-        figures.append(
-            _figure(method, bank_ND, cost, num_clusters=num_clusters, inertia=found.inertia, nmi=nmi)
-        )
-    return figures
-
-
-def _bench_scikit_learn(
-    unit_ND: Tensor,
-    truth_N: Tensor,
-    *,
-    num_threads: int,
-    num_clusters: int,
-    num_iterations: int,
-    timed: Callable[[Callable[[], object]], Measurement],
-) -> dict[str, Any]:
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import normalized_mutual_info_score
-    from threadpoolctl import threadpool_limits
-
-    peer = KMeans(num_clusters, n_init=1, max_iter=num_iterations, tol=0, random_state=0)
-    rows_ND = unit_ND.numpy()
-    with threadpool_limits(num_threads):
-        cost = timed(lambda: peer.fit(rows_ND))
-    nmi = float(normalized_mutual_info_score(truth_N, peer.labels_))
-    inertia = float(peer.inertia_)
-    return _figure("scikit-learn KMeans", unit_ND, cost, num_clusters=num_clusters, inertia=inertia, nmi=nmi)
 
 
 def _planted(
@@ -153,26 +117,26 @@ def _planted(
     return normalize(rows_ND), truth_N
 
 
-def _figure(what: str, rows_ND: Tensor, cost: Measurement, **more: Any) -> dict[str, Any]:
-    return {"what": what, "num_rows": len(rows_ND), "dims": rows_ND.shape[1], "cost": cost.to_dict(), **more}
-
-
 def table_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """A result's rows under `COLUMNS`."""
+    return [_row(figure) for figure in result["figures"]]
 
-    def shown(figure: dict[str, Any], key: str, form: str) -> str:
-        return format(figure[key], form) if key in figure else "-"
 
-    return [
-        (
-            figure["what"],
-            f"{figure['num_rows']} x {figure['dims']}",
-            shown(figure, "num_clusters", "d"),
-            f"{figure['cost']['cpu_ms'] / 1e3:.2f}",
-            f"{figure['cost']['wall_ms'] / 1e3:.2f}",
-            shown(figure, "gflops", ".0f"),
-            shown(figure, "inertia", ".0f"),
-            shown(figure, "nmi", ".4f"),
-        )
-        for figure in result["figures"]
-    ]
+def _row(figure: dict[str, Any]) -> tuple[str, ...]:
+    def shown(key: str, form: str) -> str:
+        return format(figure[key], form) if figure.get(key) is not None else "-"
+
+    cost = figure.get("cost")
+    return (
+        figure["what"],
+        figure.get("by", "-"),
+        f"{figure['num_rows']} x {figure['dims']}",
+        shown("num_clusters", "d"),
+        figure["failed"] if cost is None else f"{cost['cpu_ms'] / 1e3:.2f}",
+        "-" if cost is None else f"{cost['wall_ms'] / 1e3:.2f}",
+        shown("iteration_ms", ".3g"),
+        shown("gflops", ".0f"),
+        shown("ratio", ".0%"),
+        shown("inertia", ".0f"),
+        shown("nmi", ".4f"),
+    )
