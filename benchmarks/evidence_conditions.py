@@ -47,7 +47,7 @@ class Condition:
     against: str | None = "motion"
 
 
-NUM_LOOKS = 8  # moments of a run at which its clusters are looked at
+NUM_LOOKS = 10  # moments of a run at which its clusters are looked at
 BASE = "motion"  # the run that others branch from
 _FINCH = {"cluster.method": "finch"}
 _KMEANS = {"cluster.method": "kmeans"}
@@ -86,7 +86,8 @@ CONDITIONS = {
         Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
     )
 }
-LADDER = ("instance", "temporal", BASE, "finch_start", "finch", "true_classes", "supervised")
+CLUSTERED = (BASE, "finch_start", "finch", "true_classes")
+FEW = (BASE, "finch")
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Regime:
         return _numbered([_parts(video_id)[1:] if shared else _parts(video_id) for video_id in ids])
 
 
-_SMALL = {"width": 64, "height": 48, "figure_size": (0.55, 0.75)}
-_MOVED = {"place": 0.2, "rise": 0.12, "glide": 0.2, "camera": 0.4}
+_SMALL = {"width": 64, "height": 48, "figure_size": (0.65, 0.9)}
+_MOVED = {"place": 0.2, "rise": 0.06, "glide": 0.3, "camera": 0.4}
 
 # Arguments of SyntheticConfig beside the seed.
 DATA: dict[str, dict[str, Any]] = {
@@ -133,7 +134,24 @@ REGIMES = {
     regime.name: regime
     for regime in (
         Regime("ucf101", "scenes of one class, as in UCF101", "scenes of one class"),
-        Regime("adversarial", "scenes of all classes", "scenes of all classes", conditions=LADDER),
+        Regime(
+            "triplet",
+            "scenes of one class, triplets in place of NT-Xent",
+            "scenes of one class",
+            {"loss.negatives": "random_semi_hard"},
+            ("instance", "temporal", BASE, "finch"),
+        ),
+        Regime("adversarial", "scenes of all classes", "scenes of all classes", conditions=CLUSTERED),
+        Regime(
+            "narrow",
+            "scenes of one class, half the width",
+            "scenes of one class",
+            {"model.width": 0.125},
+            FEW,
+        ),
+        Regime(
+            "long", "scenes of one class, twice the length", "scenes of one class", {"train.epochs": 80}, FEW
+        ),
     )
 }
 
@@ -159,13 +177,13 @@ def configure(base: Config, regime: Regime, condition: Condition, seed: int, giv
     values["train"]["epochs"] = epochs
     values["train"]["keep_every_epochs"] = epochs // NUM_LOOKS
     if condition.branched:
-        values["cluster"]["start_epoch"] = warmup(base)
+        values["cluster"]["start_epoch"] = warmup(base, regime)
     return Config.from_dict(values, source=f"{regime.name}, {condition.name}")
 
 
-def warmup(base: Config) -> int:
+def warmup(base: Config, regime: Regime) -> int:
     """Epochs of BASE before others branch off."""
-    return base.train.epochs // 2
+    return int(regime.overrides.get("train.epochs", base.train.epochs)) // 2
 
 
 def opener(condition: Condition, regime: Regime) -> Callable[..., Session]:

@@ -59,7 +59,7 @@ class Task:
     @property
     def branching(self) -> Path:
         """Where BASE of this regime and seed stood half way."""
-        return RunFolder(self.folder.parent / BASE).checkpoint_of_epoch(warmup(self.base))
+        return RunFolder(self.folder.parent / BASE).checkpoint_of_epoch(warmup(self.base, self.regime))
 
     @property
     def is_branched(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import evidence_conditions as conditions
 from benchmarks.evidence import DEFAULT_CONFIG, all_tasks, read_runs, run_all
-from benchmarks.evidence_conditions import BASE, CONDITIONS, REGIMES, Regime, configure, opener
+from benchmarks.evidence_conditions import BASE, CONDITIONS, NUM_LOOKS, REGIMES, Regime, configure, opener
 from benchmarks.evidence_figure import save_figure
 from benchmarks.evidence_runs import Task, make_data, pairs, run_task
 from benchmarks.evidence_summary import COLUMNS, summarise, table_rows
@@ -32,10 +32,10 @@ TINY = Config.load(
         "model.conv1_temporal_stride=1",
         "model.projection_hidden=8",
         "model.projection_dim=8",
-        "train.epochs=16",
+        "train.epochs=4",
         "train.batch_size=4",
         "train.precision=fp32",
-        "cluster.interval=4",
+        "cluster.interval=1",
         "cluster.num_clusters=2",
         "eval.num_clips=1",
     ],
@@ -54,10 +54,12 @@ FACTORS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_data() -> Any:
-    conditions.DATA["tiny"] = FACTORS
-    yield
-    del conditions.DATA["tiny"]
+def _tiny() -> Any:
+    """A data set of its own, and fewer looks at every run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(conditions.DATA, "tiny", FACTORS)
+        patched.setattr(conditions, "NUM_LOOKS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +75,23 @@ def by_name(tasks: list[Task]) -> dict[str, Task]:
     return {task.condition: task for task in tasks}
 
 
-def test_every_condition_of_every_regime_is_a_valid_configuration() -> None:
+def test_every_condition_of_every_regime_is_a_valid_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "NUM_LOOKS", NUM_LOOKS)
     base = Config.load(DEFAULT_CONFIG)
     for regime in REGIMES.values():
         assert BASE in regime.conditions
         for name in regime.conditions:
-            configure(base, regime, CONDITIONS[name], 0, {})
+            config = configure(base, regime, CONDITIONS[name], 0, {})
+            if CONDITIONS[name].branched:
+                assert 2 * config.cluster.start_epoch == config.train.epochs
+                assert config.cluster.start_epoch % config.train.keep_every_epochs == 0
 
 
 def test_all_conditions_see_as_many_clips(done: list[Task]) -> None:
     runs = read_runs(done)
-    assert {run["clips_trained"] for run in runs.values()} == {16 * 2 * 4 * 3}
-    assert runs["tiny", "instance", 0]["steps"] == 48
-    assert runs["tiny", BASE, 0]["steps"] == 32
+    assert {run["clips_trained"] for run in runs.values()} == {4 * 2 * 4 * 3}
+    assert runs["tiny", "instance", 0]["steps"] == 12
+    assert runs["tiny", BASE, 0]["steps"] == 8
 
 
 def test_a_second_call_does_what_is_missing_and_nothing_else(done: list[Task]) -> None:
@@ -115,13 +121,13 @@ def test_shifted_labels_are_those_of_the_row_before(done: list[Task]) -> None:
     tasks = by_name(done)
     found: dict[str, Assignment] = {}
     for name in ("finch", "finch_shifted"):
-        first = (tasks[name].folder / "assignments" / "epoch-0008.tsv").read_text()
+        first = (tasks[name].folder / "assignments" / "epoch-0002.tsv").read_text()
         found[name] = load_checkpoint(RunFolder(tasks[name].folder).last).assignment  # type: ignore[assignment]
         assert first  # what the clusterer said, in both
-    last = (tasks["finch_shifted"].folder / "assignments" / "epoch-0012.tsv").read_text().split("\n")[:-1]
+    last = (tasks["finch_shifted"].folder / "assignments" / "epoch-0003.tsv").read_text().split("\n")[:-1]
     said = [int(line.split("\t")[1]) for line in last]
     assert found["finch_shifted"].labels.tolist() == [said[-1], *said[:-1]]
-    last = (tasks["finch"].folder / "assignments" / "epoch-0012.tsv").read_text().split("\n")[:-1]
+    last = (tasks["finch"].folder / "assignments" / "epoch-0003.tsv").read_text().split("\n")[:-1]
     assert found["finch"].labels.tolist() == [int(line.split("\t")[1]) for line in last]
 
 
@@ -194,4 +200,4 @@ def test_a_stopped_run_leaves_no_result_and_goes_on(
     assert not task.result.exists()
     assert load_checkpoint(RunFolder(task.folder).last).global_step == 5
     assert run_task(task)
-    assert read_runs([task])["tiny", "instance", 1]["steps"] == 48
+    assert read_runs([task])["tiny", "instance", 1]["steps"] == 12

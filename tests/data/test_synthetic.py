@@ -30,11 +30,11 @@ DEMO_MEANS = (74.580, 57.500, 46.142)  # red, green, blue of the demo's first vi
 HARD: dict[str, Any] = {
     "width": 64,
     "height": 48,
-    "camera": 0.5,
-    "texture": 0.5,
-    "figure_size": (0.5, 0.7),
+    "camera": 0.4,
+    "figure_size": (0.65, 0.9),
     "place": 0.2,
-    "rise": 0.12,
+    "rise": 0.06,
+    "glide": 0.3,
 }
 
 
