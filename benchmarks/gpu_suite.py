@@ -129,12 +129,48 @@ def _pytest(context: Context, *arguments: str) -> dict[str, Any]:
     return shell(*command, *arguments, timeout_s=290, env=needed)
 
 
-@stage(limit_s=240)
+@stage(limit_s=60)
+def convolutions(context: Context) -> Any:
+    """Every convolution of the published recipe in bf16 beside float32, in each form of the first one."""
+    import torch
+
+    from slicfast.convolution_check import check_convolutions
+
+    device = torch.device(context.device)
+    forms = ("direct", "padded", "space_to_depth")
+    return {
+        form: check_convolutions(_recipe(context, f"model.stem={form}"), device).to_dict() for form in forms
+    }
+
+
+@stage(limit_s=180)
 def step(context: Context) -> Any:
-    """A step of the published recipe in every precision and layout."""
+    """A step of the published recipe: each switch alone and all together, but for the compiler."""
     from slicfast.bench.step import bench_step
 
-    return bench_step(_recipe(context), num_samples=context.number(32, 2), num_runs=context.number(10, 1))
+    return bench_step(
+        _recipe(context),
+        num_samples=context.number(32, 2),
+        num_runs=context.number(10, 1),
+        ceiling_size=context.number(0, 64) or None,
+    )
+
+
+@stage(limit_s=240)
+def compiled_step(context: Context) -> Any:
+    """The same compiled, alone and with all other switches; without a GPU nothing is generated."""
+    import torch
+
+    from slicfast.bench.step import BASELINE, bench_step, variants_for
+
+    variants = variants_for(torch.device(context.device), compiled=not context.quick)
+    return bench_step(
+        _recipe(context),
+        variants=[BASELINE, *(variant for variant in variants[1:] if variant.compile)],
+        num_samples=context.number(32, 2),
+        num_runs=context.number(10, 1),
+        ceiling_size=context.number(0, 64) or None,
+    )
 
 
 @stage(limit_s=120)

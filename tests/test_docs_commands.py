@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 NOT_RUN = {
     "slicfast doctor --deep": "has tests of its own, at a smaller size",
     "slicfast doctor --deep --config configs/ucf101_r3d18.yaml --set train.batch_size=64": "as before",
+    "slicfast bench step configs/ucf101_r3d18.yaml --device cuda": "needs a GPU",
+    "slicfast bench step configs/demo.yaml --samples 4 --device cpu": "as doctor --deep",
     "slicfast doctor": "has tests of its own, and takes longer than all these",
     "slicfast train configs/demo.yaml --set logging.wandb_project=slicfast --run runs/demo": "an account",
     "slicfast synth data/demo": "draws hundreds of videos; the folder here holds a smaller set",

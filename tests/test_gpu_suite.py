@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import gpu_suite
+
 SUITE = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_suite.py"
 
 
@@ -25,6 +27,14 @@ def test_stages_are_merged_into_one_file_and_not_run_twice(tmp_path):
     assert found["ceilings"] == {"result": "kept"}
     assert {row["what"] for row in found["cluster"]["result"]["figures"]} >= {"kmeans", "FINCH, all levels"}
     assert found["cluster"]["machine"]["commit"] is None or found["cluster"]["machine"]["commit"]
+
+
+def test_the_stages_of_the_step_run(tmp_path):
+    context = gpu_suite.Context("cpu", True, tmp_path)
+    run = {name: gpu_suite.STAGES[name][0] for name in ("convolutions", "step", "compiled_step")}
+    assert set(run["convolutions"](context)) == {"direct", "padded", "space_to_depth"}
+    assert len(run["step"](context)["variants"]) > 5
+    assert len(run["compiled_step"](context)["variants"]) == 1
 
 
 def test_a_stage_that_fails_leaves_its_error_and_the_others_go_on(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from slicfast.bench.harness import measure
+from slicfast.device import native_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,10 +42,15 @@ def measure_ceilings(
 
     Args:
         precision: a key of DTYPES.
-        size: rows of the square matrices; by default 8192 on a GPU, 2048 on a CPU.
+        size: rows of the square matrices; by default 8192 on a GPU, 2048 on a CPU, 256 where it emulates
+            the type, which takes some hundred times as long. Where it is given, so many numbers are copied
+            as such a matrix has: for trials.
     """
     on_gpu = device.type == "cuda"
-    size = size or (8192 if on_gpu else 2048)
+    # Far larger than any cache: a quarter of a GiB on a CPU, 2 GiB on a GPU.
+    num_copied = ((1 << 29) if on_gpu else (1 << 26)) if size is None else size * size
+    emulated = not on_gpu and (precision == "fp16" or (precision == "bf16" and not native_bf16(device)))
+    size = size or (8192 if on_gpu else 256 if emulated else 2048)
     dtype = DTYPES[precision]
     synchronize: Callable[[], object] | None = (lambda: torch.cuda.synchronize(device)) if on_gpu else None
     left = torch.randn(size, size, device=device).to(dtype)
@@ -53,8 +59,7 @@ def measure_ceilings(
     product = measure(
         lambda: torch.mm(left, right, out=out), num_runs=num_runs, num_warmup=2, synchronize=synchronize
     )
-    # Far larger than any cache: a quarter of a GiB on a CPU, 2 GiB on a GPU.
-    source = torch.randn((1 << 29) if on_gpu else (1 << 26), device=device)
+    source = torch.randn(num_copied, device=device)
     target = torch.empty_like(source)
     copy = measure(lambda: target.copy_(source), num_runs=num_runs, num_warmup=2, synchronize=synchronize)
     num_bytes = 2 * source.numel() * source.element_size()

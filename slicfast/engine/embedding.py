@@ -56,7 +56,7 @@ def embed_videos(
     frame. Averages are accumulated in float32.
 
     Args:
-        extractor: called with (N, C, T, H, W) clips under no_grad.
+        extractor: called with (N, C, T, H, W) clips in inference mode.
         rows: (V,) store rows.
         progress: called with the number of clips done so far on this rank.
 
@@ -103,7 +103,9 @@ def average_by_video(
         for batch in loader.load(requests[i : i + size] for i in range(0, len(requests), size)):
             num = len(batch.requests)
             place_B = torch.from_numpy(place[done : done + num]).to(device, non_blocking=True)
-            for name, features in extractor(batch.clips.to(device, non_blocking=True)).items():
+            with torch.inference_mode():
+                found = extractor(batch.clips.to(device, non_blocking=True))
+            for name, features in found.items():
                 if name not in banks:
                     banks[name] = torch.zeros(len(counts_V), features.shape[1], device=device)
                 banks[name].index_add_(0, place_B, features.float())

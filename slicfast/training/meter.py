@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
 from typing import Any
 
@@ -58,6 +60,7 @@ class Meter:
             "wait_share": round((session.loader.wait_seconds - self._waited) / elapsed, 4),
             "num_replaced": self._replaced,
             "memory_mb": round(memory_bytes(session.device) / 2**20, 1),
+            "peak_memory_mb": round(peak_memory_bytes(session.device) / 2**20, 1),
         }
         self._sums, self._num = {}, 0
         self.start()
@@ -78,3 +81,11 @@ def memory_bytes(device: torch.device) -> int:
             return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most of it that this process ever had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

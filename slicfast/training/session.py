@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from slicfast.assignment import Assignment
 from slicfast.clustering.scikit import require_memory
@@ -27,13 +26,12 @@ from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, save_checkpoint
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
-from slicfast.engine.graph import recorder_maker
-from slicfast.engine.optimization import build_optimizer, can_be_recorded, plain_state
+from slicfast.engine.optimization import plain_state
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import MetricsWriter, RunFolder
 from slicfast.training.objective import Objective
 from slicfast.training.running_bank import RunningBank
-from slicfast.training.step import TrainingStep
+from slicfast.training.step import TrainingStep, optimizer_and_scaler, training_step
 from slicfast.training.terms import SlicObjective
 from slicfast.training.trackers import TrackerThread
 
@@ -203,14 +201,10 @@ def assemble(
             f"train.batch_size {config.train.batch_size} must be a multiple of ranks x"
             f" train.accumulation_steps = {ranks.size} x {config.train.accumulation_steps}"
         )
-    graph = recorder_maker(device, ranks.size) if config.train.cuda_graph else None
     encoder.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     objective.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     autocast = autocast_dtype(device, config.train.precision)
-    scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
-    optimizer = build_optimizer(
-        groups or encoder, config.optim, scaled=scaler.is_enabled(), capturable=graph is not None
-    )
+    optimizer, scaler = optimizer_and_scaler(config, groups or encoder, device)
     ids = tuple(store.ids(rows_N))
     state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
     if resume is not None:
@@ -221,30 +215,7 @@ def assemble(
         objective.load_state_dict(resume.objective)
         state = resume
         state.config = config.to_dict()
-    model: nn.Module = encoder
-    if ranks.size > 1:
-        model = DistributedDataParallel(encoder, device_ids=[device.index] if device.type == "cuda" else None)
-    if config.train.compile:
-        # Shares the encoder's parameters; evaluation stays as it is.
-        model = cast(nn.Module, torch.compile(model))
-    # Scaling asks on the host whether a step is to be skipped.
-    record_optimizer = not scaler.is_enabled() and can_be_recorded(optimizer)
-    if graph is not None and not record_optimizer:
-        logger.info("the step is recorded without its optimizer, which is called step by step")
-    step = TrainingStep(
-        model,
-        encoder,
-        objective,
-        optimizer,
-        scaler,
-        device,
-        num_parts=config.train.accumulation_steps,
-        autocast=autocast,
-        clip_grad_norm=config.optim.clip_grad_norm,
-        has_ranks=ranks.size > 1,
-        make_recorder=graph,
-        record_optimizer=record_optimizer,
-    )
+    step = training_step(config, encoder, objective, optimizer, scaler, device, num_ranks=ranks.size)
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
     place_of_row = np.full(len(store), -1, dtype=np.int64)
     place_of_row[rows_N] = np.arange(len(rows_N))

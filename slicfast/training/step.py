@@ -7,16 +7,23 @@ the step can be recorded as CUDA graphs, one of a part and one of what follows t
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from slicfast.engine.graph import Recorded, RecorderMaker
-from slicfast.engine.optimization import hold_rates_in_tensors
+from slicfast.config import Config
+from slicfast.device import autocast_dtype
+from slicfast.engine.graph import Recorded, RecorderMaker, recorder_maker
+from slicfast.engine.optimization import build_optimizer, can_be_recorded, hold_rates_in_tensors
 from slicfast.profiling import span
 from slicfast.training.objective import Objective, StepLoss, StepPart
+
+logger = logging.getLogger("slicfast")
 
 
 class PartResult(NamedTuple):
@@ -143,3 +150,60 @@ class TrainingStep:
             return nullcontext()
         waiting: AbstractContextManager[object] = self._model.no_sync()  # type: ignore[operator]
         return waiting
+
+
+def optimizer_and_scaler(
+    config: Config, parameters: nn.Module | Sequence[dict[str, Any]], device: torch.device
+) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
+    """What updates the weights, and what scales the loss where fp16 asks for it.
+
+    Raises ConfigError for an optimizer that there is not.
+    """
+    scaled = autocast_dtype(device, config.train.precision) == torch.float16
+    optimizer = build_optimizer(parameters, config.optim, scaled=scaled, capturable=config.train.cuda_graph)
+    return optimizer, torch.amp.GradScaler(device.type, enabled=scaled)
+
+
+def training_step(
+    config: Config,
+    encoder: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    *,
+    num_ranks: int = 1,
+) -> TrainingStep:
+    """The step as `config.train` wants it: exchanged among ranks, compiled, recorded.
+
+    Args:
+        encoder, objective, optimizer, scaler: on the device, and where a checkpoint left them.
+
+    Raises:
+        MachineError or ConfigError: it is to be recorded and cannot be.
+    """
+    graph = recorder_maker(device, num_ranks) if config.train.cuda_graph else None
+    model = encoder
+    if num_ranks > 1:
+        model = DistributedDataParallel(encoder, device_ids=[device.index] if device.type == "cuda" else None)
+    if config.train.compile:
+        # Shares the encoder's parameters; evaluation stays as it is.
+        model = cast(nn.Module, torch.compile(model))
+    # Scaling asks on the host whether a step is to be skipped.
+    record_optimizer = not scaler.is_enabled() and can_be_recorded(optimizer)
+    if graph is not None and not record_optimizer:
+        logger.info("the step is recorded without its optimizer, which is called step by step")
+    return TrainingStep(
+        model,
+        encoder,
+        objective,
+        optimizer,
+        scaler,
+        device,
+        num_parts=config.train.accumulation_steps,
+        autocast=autocast_dtype(device, config.train.precision),
+        clip_grad_norm=config.optim.clip_grad_norm,
+        has_ranks=num_ranks > 1,
+        make_recorder=graph,
+        record_optimizer=record_optimizer,
+    )

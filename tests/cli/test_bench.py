@@ -36,7 +36,9 @@ def test_bench_step(tmp_path: Path, slicfast: Callable) -> None:
     assert done.code == 0, done.err
     assert "triplet loss of 256 pairs" in done.out
     variants = checked_result(path, "step")["variants"]
-    assert [variant["variant"] in done.out for variant in variants] == [True] * 4
+    assert len(variants) > 5
+    assert all(variant["variant"] in done.out for variant in variants)
+    assert "GFLOP a clip" in done.out
 
 
 @pytest.mark.parametrize(

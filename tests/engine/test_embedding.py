@@ -58,3 +58,19 @@ def test_embedding_twice_gives_the_same_bits(tiny_store):
     rows = np.arange(len(tiny_store))
     first, second = embed(tiny_store, rows, 2, 3)[0], embed(tiny_store, rows, 2, 3)[0]
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_features_are_computed_in_inference_mode_and_the_bank_may_be_trained_on(tiny_store):
+    modes = []
+
+    def extractor(clips_NCTHW):
+        modes.append(torch.is_inference_mode_enabled())
+        return mean_of_halves(clips_NCTHW)
+
+    config = Config.load(None, [f"data.store={tiny_store.path}", "data.clip_length=4", "data.crop_size=16"])
+    loader = evaluation_loader(tiny_store, config, torch.device("cpu"))
+    banks = embed_videos(
+        extractor, loader, tiny_store, np.arange(4), config, torch.device("cpu"), num_clips=1
+    )
+    assert set(modes) == {True}
+    (torch.ones(3, requires_grad=True) * banks["all"]).sum().backward()  # refused for inference tensors

@@ -17,7 +17,7 @@ from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import load_checkpoint
 from slicfast.errors import MachineError
 from slicfast.records import RunFolder, read_metrics
-from slicfast.training import session as session_module
+from slicfast.training import step as step_module
 from slicfast.training.ahead import BatchStream
 from slicfast.training.loop import epoch_steps, train
 from slicfast.training.meter import Meter
@@ -52,7 +52,7 @@ def tapes(monkeypatch):
     def maker(device, num_ranks):
         return lambda generators: made.append(Tape()) or made[-1]
 
-    monkeypatch.setattr(session_module, "recorder_maker", maker)
+    monkeypatch.setattr(step_module, "recorder_maker", maker)
     return made
 
 
