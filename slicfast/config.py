@@ -213,6 +213,7 @@ class ClusterConfig(Section):
     num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
     num_iterations: PositiveInt = 20
     num_starts: PositiveInt = 1
+    balanced: bool = False  # k-means family: clusters of the same size, up to one video
     # auto: the fastest measured, torch where nothing was; cuml computes kmeans only
     backend: Literal["auto", "torch", "cupy", "cuml"] = "auto"
     warm_start: bool = True  # k-means: from the previous round's centroids
@@ -245,6 +246,11 @@ class ClusterConfig(Section):
         if self.backend == "cuml" and self.method != "kmeans":
             raise ValueError(
                 f"backend=cuml computes kmeans only, not {self.method}; take torch, cupy or auto"
+            )
+        if self.balanced and (self.backend == "cuml" or "kmeans" not in self.method):
+            raise ValueError(
+                f"balanced is for kmeans and spherical_kmeans with a backend other than cuml; method is"
+                f" {self.method}, backend {self.backend}"
             )
         if self.backend == "cupy" and self.method in MAX_DISTANCE:
             raise ValueError(f"scikit-learn computes {self.method}, not backend=cupy; take auto")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Clustering", "cluster"]
 
-METHODS = ("finch", "kmeans", "spherical_kmeans", "agglomerative", "dbscan", "optics")
+MEANS = ("kmeans", "spherical_kmeans")
+METHODS = ("finch", *MEANS, "agglomerative", "dbscan", "optics")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def cluster(
     num_iterations: int = 20,
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
+    balanced: bool = False,
     seed: int = 0,
     max_distance: float | None = None,
     min_samples: int | None = None,
@@ -75,6 +77,7 @@ def cluster(
         num_iterations: most Lloyd iterations of a start.
         num_starts: k-means++ starts, the one with the least inertia is kept.
         init_KD: starting centroids in place of k-means++; then there is one start.
+        balanced: k-means family: clusters of the same size, up to one row.
         seed: decides the k-means++ starts; the same on every device.
         max_distance: agglomerative, dbscan, optics: the cosine distance at which clusters end; None: the
             method's own.
@@ -95,7 +98,11 @@ def cluster(
     from slicfast.clustering.backends import resolve_backend
     from slicfast.clustering.bank import as_bank, exact_float32, normalize
 
+    if balanced and (method not in MEANS or backend == "cuml"):
+        what = f"{method} by cuml" if method in MEANS else method
+        raise ConfigError(f"{what} has no balanced form; take kmeans or spherical_kmeans, backend auto")
     rows_ND = as_bank(bank_ND)
+    backend = "torch" if balanced and backend == "auto" else backend  # whatever is fastest without
     backend = resolve_backend(backend, method, rows_ND.device)
     with exact_float32(rows_ND.device):
         unit_ND = normalize(rows_ND)
@@ -111,6 +118,7 @@ def cluster(
                 num_iterations=num_iterations,
                 num_starts=num_starts,
                 init_KD=init_KD,
+                balanced=balanced,
                 seed=seed,
                 backend=backend,
             )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slicfast.clustering.backends import Rows, rows_class
+from slicfast.clustering.balanced import Auction
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.neighbors import best_match
 from slicfast.errors import ConfigError
@@ -40,6 +41,7 @@ def kmeans(
     num_clusters: int,
     *,
     spherical: bool = False,
+    balanced: bool = False,
     num_iterations: int = 20,
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
@@ -51,7 +53,8 @@ def kmeans(
     Spherical k-means keeps centroids at length 1, so the nearest is the one of the largest cosine. Inertia is
     the sum of squared Euclidean distances either way. An empty cluster takes the row farthest from its
     centroid (never the last row of a cluster) and is counted: every cluster has a row in the end. Stops early
-    when no row changes its cluster. `backend` is one that `backends.resolve_backend` named.
+    when no row changes its cluster. Balanced, all clusters have the same number of rows up to one. `backend`
+    is one that `backends.resolve_backend` named.
 
     Raises:
         ConfigError: num_clusters below 1 or above N; init_KD of another shape or not finite.
@@ -70,16 +73,13 @@ def kmeans(
             start_KD = plus_plus_start(unit_ND, num_clusters, generator)
         else:
             start_KD = _given_start(init_KD, unit_ND, num_clusters)
+        left = num_iterations
         if backend == "cuml":
             from slicfast.clustering.rapids import cuml_centroids
 
-            start_KD = cuml_centroids(unit_ND, start_KD, num_iterations)
-        found = _lloyd(
-            rows,
-            normalize(start_KD) if spherical else start_KD,
-            spherical,
-            0 if backend == "cuml" else num_iterations,
-        )
+            start_KD, left = cuml_centroids(unit_ND, start_KD, num_iterations), 0
+        start_KD = normalize(start_KD) if spherical else start_KD
+        found = _lloyd(rows, start_KD, spherical, balanced, left)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None, "num_starts is at least 1"
@@ -146,25 +146,32 @@ def _given_start(init_KD: Tensor | npt.NDArray[Any], unit_ND: Tensor, num_cluste
     return given_KD
 
 
-def _lloyd(rows: Rows, centroids_KD: Tensor, spherical: bool, num_iterations: int) -> KMeans:
+def _lloyd(rows: Rows, centroids_KD: Tensor, spherical: bool, balanced: bool, num_iterations: int) -> KMeans:
     num_clusters, num_refilled = len(centroids_KD), 0
-    labels_N, distance_N = _assign(rows, centroids_KD, spherical)
+    auction = Auction(rows.unit_ND, num_clusters) if balanced else None
+    labels_N, distance_N = _assign(rows, centroids_KD, spherical, auction)
     num_refilled += _refill(labels_N, distance_N, rows.unit_ND, centroids_KD)
     iteration = 0
     for iteration in range(1, num_iterations + 1):  # noqa: B007 -- returned
         sums_KD, counts_K = rows.sums_by_label(labels_N, num_clusters)
         centroids_KD = normalize(sums_KD) if spherical else sums_KD / counts_K[:, None]
         previous_N = labels_N
-        labels_N, distance_N = _assign(rows, centroids_KD, spherical)
+        labels_N, distance_N = _assign(rows, centroids_KD, spherical, auction)
         num_refilled += _refill(labels_N, distance_N, rows.unit_ND, centroids_KD)
         if torch.equal(labels_N, previous_N):  # sync: once an iteration
             break
     return KMeans(labels_N, centroids_KD, float(distance_N.double().sum()), num_refilled, iteration)
 
 
-def _assign(rows: Rows, centroids_KD: Tensor, spherical: bool) -> tuple[Tensor, Tensor]:
-    """(N,) int64 nearest centroid and (N,) float32 squared distance to it."""
+def _assign(
+    rows: Rows, centroids_KD: Tensor, spherical: bool, auction: Auction | None
+) -> tuple[Tensor, Tensor]:
+    """(N,) int64 nearest centroid, or that which an auction gives, and (N,) float32 squared distance."""
     square_K = centroids_KD.square().sum(dim=1)
+    if auction is not None:
+        bias_K = torch.zeros_like(square_K) if spherical else -0.5 * square_K
+        labels_N = auction.assign(centroids_KD, bias_K)
+        return labels_N, (rows.unit_ND - centroids_KD[labels_N]).square().sum(dim=1)
     labels_N, score_N = rows.best_match(centroids_KD, None if spherical else -0.5 * square_K)
     rest_N = square_K[labels_N] if spherical else 0.0
     distance_N = rows.unit_ND.square().sum(dim=1) - 2 * score_N + rest_N

@@ -115,6 +115,7 @@ def _cluster(session: Session, bank_ND: torch.Tensor, epoch: int) -> tuple[Assig
         num_iterations=config.num_iterations,
         num_starts=config.num_starts,
         init_KD=state.centroids_KD if config.warm_start else None,
+        balanced=config.balanced,
         seed=session.config.seed,
         max_distance=config.max_distance,
         min_samples=config.min_samples,

@@ -66,6 +66,13 @@ def test_finch_finds_the_number_of_clusters_asked_for(tiny_config, tmp_path):
     assert [entry["num_clusters"] for entry in rounds(tmp_path / "run")] == [3, 3]
 
 
+def test_balanced_clusters_train_and_go_on_exactly(tiny_config, tmp_path):
+    overrides = ["cluster.method=kmeans", "cluster.num_clusters=3", "cluster.balanced=true"]
+    run = train_in_one_and_in_two(tiny_config, tmp_path, *overrides)
+    assert sorted(np.bincount(last_of(run).assignment.labels)) == [2, 3, 3]
+    assert all(entry["size_max"] == 3 for entry in rounds(run))
+
+
 def test_too_many_videos_are_refused_before_anything_is_embedded(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(scikit, "free_memory_bytes", lambda: 100)
     with pytest.raises(MachineError, match="every pair of 8 embeddings"):
