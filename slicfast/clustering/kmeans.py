@@ -79,7 +79,7 @@ def kmeans(
 
             start_KD, left = cuml_centroids(unit_ND, start_KD, num_iterations), 0
         start_KD = normalize(start_KD) if spherical else start_KD
-        found = _lloyd(rows, start_KD, spherical, balanced, left)
+        found = _lloyd(rows, start_KD, spherical, left, balanced)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None, "num_starts is at least 1"
@@ -146,7 +146,9 @@ def _given_start(init_KD: Tensor | npt.NDArray[Any], unit_ND: Tensor, num_cluste
     return given_KD
 
 
-def _lloyd(rows: Rows, centroids_KD: Tensor, spherical: bool, balanced: bool, num_iterations: int) -> KMeans:
+def _lloyd(
+    rows: Rows, centroids_KD: Tensor, spherical: bool, num_iterations: int, balanced: bool = False
+) -> KMeans:
     num_clusters, num_refilled = len(centroids_KD), 0
     auction = Auction(rows.unit_ND, num_clusters) if balanced else None
     labels_N, distance_N = _assign(rows, centroids_KD, spherical, auction)
