@@ -138,12 +138,13 @@ def _finch(unit_ND: Tensor, partition: int, num_clusters: int | None, backend: s
     from slicfast.clustering.backends import rows_class
     from slicfast.clustering.finch import finch
 
-    levels = finch(unit_ND, rows_class(backend, unit_ND.device))
+    hold = rows_class(backend, unit_ND.device)
+    levels = finch(unit_ND, hold)
     labels_N = levels[min(partition, len(levels) - 1)]
     if num_clusters is not None:
         from slicfast.clustering.merging import required_partition
 
-        labels_N = required_partition(unit_ND, levels, num_clusters)
+        labels_N = required_partition(unit_ND, levels, num_clusters, hold)
     partitions = [level_N.cpu().numpy() for level_N in levels]
     return Clustering(labels_N.cpu().numpy(), partitions, backend=backend)
 

@@ -6,6 +6,8 @@ labels.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,12 @@ class Rows:
 
     def __init__(self, unit_ND: Tensor) -> None:
         self.unit_ND = unit_ND
+
+    @cached_property
+    def square_N(self) -> Tensor:
+        """(N,) squared lengths: 1 but for rounding, 0 of a row of zeros."""
+        square_N: Tensor = torch.linalg.vecdot(self.unit_ND, self.unit_ND)
+        return square_N
 
     def first_neighbors(self) -> tuple[Tensor, Tensor]:
         """As `neighbors.first_neighbors`."""
@@ -106,6 +114,16 @@ def resolve_backend(backend: str, method: str, device: torch.device) -> str:
     if backend != "auto":
         return backend
     return FASTEST.get(method, "torch") if device.type == "cuda" else "torch"
+
+
+def require_backend(backend: str, method: str, device: torch.device) -> None:
+    """Raises what `cluster` would raise for this backend, before there are rows."""
+    found = resolve_backend(backend, method, device)
+    rows_class(found, device)
+    if found == "cuml":
+        from slicfast.clustering.rapids import require_cuml
+
+        require_cuml()
 
 
 def rows_class(backend: str, device: torch.device) -> type[Rows]:

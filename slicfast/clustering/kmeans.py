@@ -176,7 +176,7 @@ def _assign(
         return labels_N, (rows.unit_ND - centroids_KD[labels_N]).square().sum(dim=1)
     labels_N, score_N = rows.best_match(centroids_KD, None if spherical else -0.5 * square_K)
     rest_N = square_K[labels_N] if spherical else 0.0
-    distance_N = rows.unit_ND.square().sum(dim=1) - 2 * score_N + rest_N
+    distance_N = rows.square_N - 2 * score_N + rest_N
     return labels_N, distance_N.clamp_(min=0)
 
 

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slicfast.clustering.bank import normalize, sums_by_label
+from slicfast.clustering.backends import Rows
+from slicfast.clustering.bank import normalize
 from slicfast.clustering.finch import with_lone_rows
-from slicfast.clustering.neighbors import first_neighbors, renumber
+from slicfast.clustering.neighbors import renumber
 from slicfast.errors import ConfigError
 
 _ROWS = 256  # clusters whose neighbours are sought in one product
 
 
-def required_partition(unit_ND: Tensor, levels: Sequence[Tensor], num_clusters: int) -> Tensor:
+def required_partition(
+    unit_ND: Tensor, levels: Sequence[Tensor], num_clusters: int, hold: type[Rows] = Rows
+) -> Tensor:
     """(N,) int64 labels of so many clusters, from FINCH's partitions of L2-normalised rows, finest first.
 
     Where even the finest has fewer clusters it begins with every row alone. Rows of zeros have no direction:
@@ -40,26 +43,26 @@ def required_partition(unit_ND: Tensor, levels: Sequence[Tensor], num_clusters: 
     if num_alone:
         directed = [renumber(labels_N[has_direction_N]) for labels_N in levels]
         num_left = max(num_clusters - num_alone, 1)
-        found_N = required_partition(unit_ND[has_direction_N], directed, num_left)
+        found_N = required_partition(unit_ND[has_direction_N], directed, num_left, hold)
         return with_lone_rows([found_N], has_direction_N)[0]
     above_N = torch.arange(num_rows, device=unit_ND.device)
     for labels_N in levels:
         if int(labels_N.max()) + 1 < num_clusters:
             break
         above_N = labels_N
-    return merge_to(unit_ND, above_N, num_clusters)
+    return merge_to(unit_ND, above_N, num_clusters, hold)
 
 
-def merge_to(unit_ND: Tensor, labels_N: Tensor, num_clusters: int) -> Tensor:
+def merge_to(unit_ND: Tensor, labels_N: Tensor, num_clusters: int, hold: type[Rows] = Rows) -> Tensor:
     """(N,) int64 labels of `num_clusters` clusters, each a union of those of `labels_N`.
 
     The shortest link between means is one between first neighbours, so what is kept is each cluster's first
     neighbour; a merge changes the one mean and the neighbours of those that pointed to the two.
     """
     num_before = int(labels_N.max()) + 1
-    sums_KD = sums_by_label(unit_ND, labels_N, num_before)[0]
+    sums_KD = hold(unit_ND).sums_by_label(labels_N, num_before)[0]
     means_KD = normalize(sums_KD)
-    neighbor_K, cosine_K = first_neighbors(means_KD)
+    neighbor_K, cosine_K = hold(means_KD).first_neighbors()
     is_gone_K = torch.zeros(num_before, dtype=torch.bool, device=unit_ND.device)
     merged_K = torch.arange(num_before, device=unit_ND.device)  # into which cluster each one went
     for _ in range(num_before - num_clusters):

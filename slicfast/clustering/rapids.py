@@ -46,10 +46,18 @@ def require_cupy(device: torch.device) -> None:
         )
 
 
+def require_cuml() -> None:
+    """Raises MachineError where cuML does not load."""
+    try:
+        import cuml  # noqa: F401
+    except ImportError as error:
+        raise _missing("cuML", "cuml", error) from None
+
+
 def _missing(name: str, module: str, error: ImportError) -> MachineError:
     return MachineError(
         f"clustering backend {module} needs {name} ({str(error).partition(chr(10))[0]});"
-        f" run '{rapids_install_line(module)}', or take backend torch or auto"
+        f" install it with {rapids_install_line(module)} or take backend torch or auto"
     )
 
 
@@ -101,11 +109,10 @@ def cuml_centroids(unit_ND: Tensor, start_KD: Tensor, num_iterations: int) -> Te
 
     Raises MachineError where cuML does not load.
     """
-    try:
-        import cupy
-        from cuml.cluster import KMeans
-    except ImportError as error:
-        raise _missing("cuML", "cuml", error) from None
+    require_cuml()
+    import cupy
+    from cuml.cluster import KMeans
+
     with (
         cupy.cuda.Device(unit_ND.get_device()),
         cupy.cuda.Stream.from_external(TorchStream(unit_ND.device)),

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slicfast.assignment import Assignment
+from slicfast.clustering.backends import require_backend
 from slicfast.clustering.scikit import require_memory
 from slicfast.config import Config
 from slicfast.data.flow_store import FlowStore, open_flow
@@ -147,6 +148,8 @@ def open_session(
     rows_N = training_rows(store, config)
     if config.cluster.method == "agglomerative":
         require_memory(len(rows_N))  # now, rather than after the videos were embedded
+    if config.cluster.method != "none":
+        require_backend(config.cluster.backend, config.cluster.method, device)
     flow = training_flow(store, rows_N, config)
     has_flow_N = None if flow is None else flow.has(rows_N)
     sampler = SampleSampler(rows_N, store.num_frames[rows_N], config, has_flow_N)

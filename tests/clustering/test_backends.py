@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
 from slicfast.clustering import cluster
-from slicfast.clustering.backends import BACKENDS, FASTEST, HalvedRows, Rows, resolve_backend
+from slicfast.clustering.backends import BACKENDS, FASTEST, HalvedRows, Rows, require_backend, resolve_backend
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.finch import finch
-from slicfast.clustering.kmeans import _lloyd
+from slicfast.clustering.merging import required_partition
 from slicfast.config import Config
 from slicfast.errors import ConfigError, MachineError
 
@@ -50,12 +52,15 @@ def test_finch_through_half_precision_equals_float32(rng):
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_kmeans_through_half_precision_equals_float32(rng, spherical):
+def test_kmeans_through_half_precision_equals_float32(rng, monkeypatch, spherical):
     unit_ND = planted(rng, 2000, 30)
     start_KD = unit_ND[torch.from_numpy(rng.choice(2000, 40, replace=False))]
-    found = _lloyd(HalvedRows(unit_ND), start_KD, spherical, 15)
-    expected = _lloyd(Rows(unit_ND), start_KD, spherical, 15)
-    assert adjusted_rand_score(expected.labels_N, found.labels_N) >= 0.999
+    options = {"num_clusters": 40, "init_KD": start_KD, "num_iterations": 15}
+    method = "spherical_kmeans" if spherical else "kmeans"
+    expected = cluster(unit_ND, method, **options)
+    monkeypatch.setattr("slicfast.clustering.kmeans.rows_class", lambda backend, device: HalvedRows)
+    found = cluster(unit_ND, method, **options)
+    assert adjusted_rand_score(expected.labels, found.labels) >= 0.999
     assert found.inertia == pytest.approx(expected.inertia, rel=1e-4)
 
 
@@ -68,12 +73,31 @@ def test_auto_is_torch_until_something_else_was_measured():
     assert cluster(torch.randn(9, 3)).backend == "torch"
 
 
+def test_a_required_number_of_clusters_through_half_precision_equals_float32(rng):
+    unit_ND = planted(rng, 600, 12)
+    levels = finch(unit_ND)
+    found_N, expected_N = (required_partition(unit_ND, levels, 12, hold) for hold in (HalvedRows, Rows))
+    assert adjusted_rand_score(expected_N, found_N) >= 0.999
+
+
 @pytest.mark.parametrize("backend", ["cupy", "cuml"])
 def test_a_backend_of_the_gpu_refuses_embeddings_on_the_cpu(backend):
     with pytest.raises(
         MachineError, match=f"{backend} works on embeddings on a GPU, and these are on the cpu"
     ):
         cluster(torch.randn(9, 3), "kmeans", num_clusters=2, backend=backend)
+    with pytest.raises(MachineError, match="take backend auto or torch"):
+        require_backend(backend, "kmeans", torch.device("cpu"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")
+@pytest.mark.parametrize(("backend", "name"), [("cupy", "CuPy"), ("cuml", "cuML")])
+def test_a_backend_that_is_not_installed_says_how_to_install_it(backend, name):
+    message = (
+        rf"{backend} needs {name} \(No module named '{backend}'\); install it with pip install '{backend}-cu"
+    )
+    with pytest.raises(MachineError, match=message):
+        require_backend(backend, "kmeans", torch.device("cuda", 0))
 
 
 def test_unknown_backends_and_methods_that_cuml_lacks_are_refused():
