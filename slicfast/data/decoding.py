@@ -122,6 +122,13 @@ def outputs(pipe: Any, stream: torch.cuda.Stream | None = None) -> Any:
         raise DecodeError(_gist(error)) from None
 
 
+def as_torch(output: Any, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
+    """An output of one shape as a tensor on the same memory; `stream` as given to `outputs`."""
+    with torch.cuda.stream(stream):  # else torch would have DALI order it on the thread's own stream
+        tensor: torch.Tensor = torch.from_dlpack(output.as_tensor())
+    return tensor
+
+
 def _gist(error: RuntimeError) -> str:
     """The line of DALI's many that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slicfast.data.decoding import DecodeError, build_pipeline, decode_pipeline, outputs
+from slicfast.data.decoding import DecodeError, as_torch, build_pipeline, decode_pipeline, outputs
 from slicfast.data.decoding_vp9 import decoded_cut, feed_cuts
 from slicfast.data.store import ClipStore
 from slicfast.data.store_parts import Cut, DamagedClip, Held, Stored
@@ -170,5 +170,5 @@ class _Decoder:
         """(F, H, W, 3) of the next. Raises DecodeError, or RuntimeError where its pictures' sizes differ."""
         is_cut = self._fed.popleft()
         (output,) = outputs(self._pipes[is_cut])
-        decoded: torch.Tensor = torch.from_dlpack(output.as_tensor())
+        decoded = as_torch(output)
         return decoded[0] if is_cut else decoded

@@ -12,18 +12,19 @@ import atexit
 import functools
 import queue
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig, MotionConfig
 from slicfast.data.flow_store import FlowStore
+from slicfast.data.hand_over import HandOver, make_hand_over
 from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests
@@ -66,9 +67,6 @@ class ClipLoader:
         num_threads: that decode, and as many that augment on a CPU; 0: a core each.
         max_batch: the largest batch that will be asked for.
 
-    Attributes:
-        wait_seconds: how long consumers waited in all.
-
     Raises:
         ConfigError: `resize` is smaller than the crop.
         MachineError: DALI is missing.
@@ -91,7 +89,6 @@ class ClipLoader:
     ) -> None:
         self.store = store
         self.max_batch = max_batch
-        self.wait_seconds = 0.0
         self._config = config
         self._device = torch.device(device)
         self._producer = ClipProducer(
@@ -107,8 +104,14 @@ class ClipLoader:
             num_threads=num_threads or num_cores(),
             max_batch=max_batch,
         )
+        self._hand_over = make_hand_over(self._device)
         self._tally = DamageTally(config.max_bad_share)
         self._current: weakref.ref[ClipIterator] | None = None
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long users waited for clips in all: their thread on a CPU, their stream on a GPU."""
+        return self._hand_over.wait_seconds
 
     @property
     def num_clips(self) -> int:
@@ -140,7 +143,7 @@ class ClipLoader:
         self._current = weakref.ref(iterator)
         return iterator
 
-    def _hand_over(self, produced: Produced) -> ClipBatch:
+    def _completed(self, produced: Produced) -> ClipBatch:
         """What is left for torch to do, in the consumer's thread and on its stream."""
         reading = produced.reading
         self._tally.add(reading)
@@ -148,21 +151,23 @@ class ClipLoader:
         return ClipBatch(clips_NCTHW, reading.requests, len(reading.damage))
 
 
+# A batch with what tells that it is there; an error in its turn; None at the end.
+Ready = queue.SimpleQueue[tuple[Produced, Any] | BaseException | None]
+
+
 class ClipIterator(Iterator[ClipBatch]):
     """One pass over batches of requests; its thread ends with it."""
 
     def __init__(self, loader: ClipLoader, batches: Iterable[Requests]) -> None:
         self._loader = loader
-        self._ready: queue.SimpleQueue[Produced | BaseException | None] = queue.SimpleQueue()  # None: the end
+        self._ready: Ready = queue.SimpleQueue()
         # Batches that may be ready or under way; the one that the consumer holds does not count.
         self._slots = threading.Semaphore(loader._config.prefetch)
         self._stop = threading.Event()
-        on_gpu = loader._device.type == "cuda"
-        stream = torch.cuda.current_stream(loader._device) if on_gpu else None
         # The thread must not hold this object, or dropping it would never end the thread.
         self._thread = threading.Thread(
             target=_work,
-            args=(loader._producer, batches, self._ready, self._slots, self._stop, stream),
+            args=(loader._producer, batches, self._ready, self._slots, self._stop, loader._hand_over),
             name="slicfast-loader",
             daemon=True,
         )
@@ -181,17 +186,21 @@ class ClipIterator(Iterator[ClipBatch]):
     def __next__(self) -> ClipBatch:
         if self.closed:
             raise StopIteration
-        started = time.perf_counter()
+        hand_over = self._loader._hand_over
+        asked = hand_over.ask()
         with span("wait"):
             item = self._ready.get()
-        self._loader.wait_seconds += time.perf_counter() - started
         self._slots.release()
         if item is None or isinstance(item, BaseException):
             self.close()
             raise StopIteration if item is None else item
+        produced, ready = item
+        hand_over.take(asked, ready)
         try:
             with span("hand-over"):
-                return self._loader._hand_over(item)
+                batch = self._loader._completed(produced)
+                hand_over.done()
+                return batch
         except BaseException:
             self.close()
             raise
@@ -221,10 +230,10 @@ class ClipIterator(Iterator[ClipBatch]):
 def _work(
     producer: ClipProducer,
     batches: Iterable[Requests],
-    ready: queue.SimpleQueue[Produced | BaseException | None],
+    ready: Ready,
     slots: threading.Semaphore,
     stop: threading.Event,
-    stream: torch.cuda.Stream | None,
+    hand_over: HandOver,
 ) -> None:
     """The loading thread: keeps DALI busy, hands results over in order, leaves nothing under way."""
     end: BaseException | None = None
@@ -234,8 +243,8 @@ def _work(
             may_start = left is not None and producer.num_under_way < NUM_UNDER_WAY
             # With a batch under way it is better to wait for that than for a slot.
             if not (may_start and slots.acquire(blocking=not producer.num_under_way)):
-                for produced in producer.finish(stream):
-                    ready.put(produced)
+                for produced in producer.finish(hand_over.stream):
+                    ready.put((produced, hand_over.ready()))
                 continue
             if stop.is_set():
                 break

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.data.augment import ClipParams
-from slicfast.data.decoding import Pictures, build_pipeline, decoded, outputs
+from slicfast.data.decoding import Pictures, as_torch, build_pipeline, decoded, outputs
 from slicfast.data.resampling import axis
 from slicfast.device import require_dali
 
@@ -70,7 +70,7 @@ class ClipPipeline:
             DecodeError: the batch is lost; the next one is not.
         """
         (output,) = outputs(self._pipe, stream)
-        flat = torch.from_dlpack(output.as_tensor())
+        flat = as_torch(output, stream)
         return flat.view(-1, self.clip_length, *flat.shape[1:])
 
 

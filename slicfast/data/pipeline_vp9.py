@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.data.augment import ClipParams
-from slicfast.data.decoding import build_pipeline, outputs
+from slicfast.data.decoding import as_torch, build_pipeline, outputs
 from slicfast.data.decoding_vp9 import decoded_cut, feed_cuts
 from slicfast.data.pipeline import crop_arguments, cropped
 from slicfast.data.store_parts import Cut
@@ -46,5 +46,4 @@ class Vp9Pipeline:
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
         """The next batch, as `ClipPipeline.take`. Raises DecodeError: the batch is lost."""
         (output,) = outputs(self._pipe, stream)
-        clips: torch.Tensor = torch.from_dlpack(output.as_tensor())
-        return clips
+        return as_torch(output, stream)

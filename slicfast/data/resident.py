@@ -173,6 +173,8 @@ class Residents:
             pictures = Pictures(store, rows, device if plan.on_device else on_cpu, pinned=pinned)
             with track("Decoding into memory", len(rows), unit="videos") as bar:
                 decode_into(pictures, store, rows, source, device, num_threads, bar.update)
+            if device.type == "cuda":  # sync: once; they will be read on another stream
+                torch.cuda.synchronize(device)
             self.pictures, num = pictures, pictures.num_videos
         else:
             held = ResidentStore(store.path)
