@@ -186,6 +186,19 @@ def loader(context: Context) -> Any:
     )
 
 
+@stage(limit_s=180)
+def sources(context: Context) -> Any:
+    """Every way to read clips: stores, memory, files through NVDEC; its parts; other decoders; PCIe."""
+    from slicfast.bench.sources import bench_sources
+
+    return bench_sources(
+        _recipe(context, "data.crop_size=128"),
+        codecs=("mpeg4",) if context.quick else ("h264", "mpeg4", "vp9"),
+        batch_sizes=(2,) if context.quick else (32, 96),
+        num_runs=context.number(5, 1),
+    )
+
+
 @stage(limit_s=150)
 def cluster(context: Context) -> Any:
     """FINCH, first neighbours and k-means by torch, at the sizes of UCF101 and of Kinetics-700."""
