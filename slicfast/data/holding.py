@@ -12,8 +12,9 @@ import torch
 
 from slicfast.data.decoding import DecodeError, as_torch, build_pipeline, decode_pipeline, outputs
 from slicfast.data.decoding_vp9 import decoded_cut, feed_cuts
+from slicfast.data.planes import to_planes
 from slicfast.data.store import ClipStore
-from slicfast.data.store_parts import Cut, DamagedClip, Held, Stored
+from slicfast.data.store_parts import Cut, DamagedClip, Held, HeldPlanes, Stored
 
 CHUNK = 64  # pictures decoded at a time
 NUM_UNDER_WAY = 3  # such chunks
@@ -35,16 +36,25 @@ class Pictures:
         rows: the videos for which there is to be room.
         device: where the memory is.
         pinned: memory of the processor from which a GPU copies without the host's help.
+        halved: luma, and chroma at half the size, in place of RGB: half the memory, a little less exact.
 
     Attributes:
         num_bytes: of all blocks.
     """
 
-    def __init__(self, store: ClipStore, rows: Rows, device: torch.device, *, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        rows: Rows,
+        device: torch.device,
+        *,
+        pinned: bool = False,
+        halved: bool = False,
+    ) -> None:
         self._size_N2 = np.stack([store.height, store.width], axis=1)
         self._num_frames_N = store.num_frames
         self._first_N = np.full(len(store), -1, dtype=np.int64)
-        self._blocks: dict[tuple[int, int], torch.Tensor] = {}
+        self._blocks: dict[tuple[int, int], list[torch.Tensor]] = {}  # RGB, or luma and chroma
         self._places: dict[int, int] = {}  # of videos that are not there yet
         ends: dict[tuple[int, int], int] = {}
         for row in np.unique(rows).tolist():
@@ -52,13 +62,16 @@ class Pictures:
             self._places[row] = ends.get(size, 0)
             ends[size] = ends.get(size, 0) + int(store.num_frames[row])
         for (height, width), num in ends.items():
-            self._blocks[height, width] = torch.empty(
-                (num, height, width, 3), dtype=torch.uint8, device=device, pin_memory=pinned
-            )
+            shapes: list[tuple[int, ...]] = [(num, height, width, 3)]
+            if halved:
+                shapes = [(num, height, width), (num, 2, (height + 1) // 2, (width + 1) // 2)]
+            self._blocks[height, width] = [
+                torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=pinned) for shape in shapes
+            ]
 
     @property
     def num_bytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks.values())
+        return sum(plane.nbytes for planes in self._blocks.values() for plane in planes)
 
     @property
     def num_videos(self) -> int:
@@ -69,15 +82,23 @@ class Pictures:
         height, width = self._size_N2[row].tolist()
         return height, width
 
-    def clip(self, video: int, indices_T: npt.NDArray[np.int64]) -> Held | None:
+    def clip(self, video: int, indices_T: npt.NDArray[np.int64]) -> Held | HeldPlanes | None:
         """Some pictures of a video; None where it is not held."""
         first = int(self._first_N[video])
-        return None if first < 0 else Held(self._blocks[self._size(video)], first + indices_T)
+        if first < 0:
+            return None
+        planes = self._blocks[self._size(video)]
+        if len(planes) == 1:
+            return Held(planes[0], first + indices_T)
+        return HeldPlanes(planes[0], planes[1], first + indices_T)
 
-    def room(self, video: int) -> torch.Tensor:
-        """(F, H, W, 3) memory for a video's pictures."""
-        first = self._places[video]
-        return self._blocks[self._size(video)][first : first + int(self._num_frames_N[video])]
+    def write(self, video: int, first: int, pictures_FHWC: torch.Tensor) -> None:
+        """Put some pictures of a video in their place. Raises RuntimeError where they have another size."""
+        planes = self._blocks[self._size(video)]
+        made = [pictures_FHWC] if len(planes) == 1 else list(to_planes(pictures_FHWC))
+        start = self._places[video] + first
+        for plane, values in zip(planes, made, strict=True):
+            plane[start : start + len(values)].copy_(values)
 
     def complete(self, video: int) -> None:
         """From now on the video is held."""
@@ -106,7 +127,7 @@ def decode_into(
     def finish() -> None:
         video, first, num = under_way.popleft()
         try:
-            pictures.room(video)[first : first + num].copy_(decoder.take())
+            pictures.write(video, first, decoder.take())
         except (DecodeError, RuntimeError):  # the latter for pictures of another size
             bad.add(video)
         if first + num == int(num_frames[video]) and video not in bad:

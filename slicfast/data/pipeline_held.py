@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 from slicfast.data.augment import ClipParams
+from slicfast.data.planes import to_pictures
 from slicfast.data.resampling import region_weights
-from slicfast.data.store_parts import Held
+from slicfast.data.store_parts import Held, HeldPlanes
 
 
 class HeldPipeline:
@@ -29,10 +30,14 @@ class HeldPipeline:
     def __init__(self, *, crop_size: int, device: torch.device) -> None:
         self.crop_size = crop_size
         self._device = device
-        self._under_way: deque[tuple[Sequence[Held], ClipParams]] = deque()
+        self._under_way: deque[tuple[Sequence[Held | HeldPlanes], ClipParams]] = deque()
 
     def feed(
-        self, clips: Sequence[Held], params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
+        self,
+        clips: Sequence[Held | HeldPlanes],
+        params: ClipParams,
+        width_N: npt.ArrayLike,
+        height_N: npt.ArrayLike,
     ) -> None:
         """Take a batch of N clips; the sizes are those of their pictures."""
         self._under_way.append((clips, params))
@@ -43,24 +48,29 @@ class HeldPipeline:
         with torch.cuda.stream(stream):
             return self._taken(clips, params)
 
-    def _taken(self, clips: Sequence[Held], params: ClipParams) -> torch.Tensor:
+    def _taken(self, clips: Sequence[Held | HeldPlanes], params: ClipParams) -> torch.Tensor:
         length, size = len(clips[0].index_T), self.crop_size
         shown = torch.empty((len(clips), length, size, size, 3), dtype=torch.uint8, device=self._device)
         blocks: dict[int, list[int]] = {}  # videos of one size lie in one block
         for n, clip in enumerate(clips):
-            blocks.setdefault(clip.pictures_FHWC.data_ptr(), []).append(n)
+            blocks.setdefault(_planes(clip)[0].data_ptr(), []).append(n)
         for rows in blocks.values():
-            pictures = self._gathered([clips[n] for n in rows])
-            resized = resize_regions(pictures, params, rows, size)
+            planes = self._gathered([clips[n] for n in rows])
+            if len(planes) == 1:
+                resized = resize_regions(planes[0], params, rows, size)
+            else:
+                resized = resize_planes(planes[0], planes[1], params, rows, size)
             if len(rows) == len(clips):
                 return resized
             shown.index_copy_(0, _to(np.array(rows), self._device), resized)
         return shown
 
-    def _gathered(self, clips: Sequence[Held]) -> torch.Tensor:
-        """(n, T, H, W, 3) uint8 on the device of clips of one block."""
-        block = clips[0].pictures_FHWC
+    def _gathered(self, clips: Sequence[Held | HeldPlanes]) -> list[torch.Tensor]:
+        """Each plane of the clips of one block, (n, T, ...) uint8 on the device."""
         index_nT = np.stack([clip.index_T for clip in clips])
+        return [self._picked(plane, index_nT) for plane in _planes(clips[0])]
+
+    def _picked(self, block: torch.Tensor, index_nT: npt.NDArray[np.int64]) -> torch.Tensor:
         if block.device == self._device:
             picked = block.index_select(0, _to(index_nT.reshape(-1), self._device))
             return picked.view(*index_nT.shape, *block.shape[1:])
@@ -73,6 +83,10 @@ class HeldPipeline:
         return gathered
 
 
+def _planes(clip: Held | HeldPlanes) -> list[torch.Tensor]:
+    return [clip.pictures_FHWC] if isinstance(clip, Held) else [clip.luma_FHW, clip.chroma_F2HW]
+
+
 def resize_regions(
     pictures_nTHWC: torch.Tensor, params: ClipParams, rows: Sequence[int], size: int
 ) -> torch.Tensor:
@@ -83,17 +97,50 @@ def resize_regions(
         rows: (n,) which of the parameters belong to them.
     """
     height, width = pictures_nTHWC.shape[2:4]
-    down, across = [], []
-    for n in rows:
-        (top, left), (bottom, right) = params.top_left[n].tolist(), params.bottom_right[n].tolist()
-        down.append(region_weights(height, top, bottom, size))
-        columns = region_weights(width, left, right, size)
-        across.append(columns[::-1] if params.flip[n] else columns)
-    device = pictures_nTHWC.device
-    down_nSH, across_nSW = _to(np.stack(down), device), _to(np.stack(across), device)
+    down_nSH, across_nSW = _weights(params, rows, (height, width), size, pictures_nTHWC.device)
     tall = torch.einsum("nsh,nthwc->ntswc", down_nSH, pictures_nTHWC.float())
     resized = torch.einsum("nxw,ntswc->ntsxc", across_nSW, tall)
     return resized.round_().clamp_(0.0, 255.0).to(torch.uint8).contiguous()
+
+
+def resize_planes(
+    luma_nTHW: torch.Tensor, chroma_nT2HW: torch.Tensor, params: ClipParams, rows: Sequence[int], size: int
+) -> torch.Tensor:
+    """The same of luma and chroma; colours are put together once both have the size of the result."""
+    height, width = luma_nTHW.shape[2:4]
+    down_nSH, across_nSW = _weights(params, rows, (height, width), size, luma_nTHW.device)
+    luma = torch.einsum("nxw,nthw,nsh->ntsx", across_nSW, luma_nTHW.float(), down_nSH)
+    down_nSH, across_nSW = _weights(params, rows, (height, width), size, luma_nTHW.device, halved=True)
+    chroma = torch.einsum("nxw,ntkhw,nsh->ntksx", across_nSW, chroma_nT2HW.float(), down_nSH)
+    return to_pictures(luma, chroma)
+
+
+def _weights(
+    params: ClipParams,
+    rows: Sequence[int],
+    picture: tuple[int, int],
+    size: int,
+    device: torch.device,
+    *,
+    halved: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, size, H) and (n, size, W) of the regions of some clips; halved: for planes of half the size."""
+
+    def side(length: int, first: float, last: float) -> npt.NDArray[np.float32]:
+        if not halved:
+            return region_weights(length, first, last, size)
+        samples = (length + 1) // 2
+        share = length / (2 * samples)  # of an odd side's last sample only a half lies in the picture
+        return region_weights(samples, first * share, last * share, size, cut=False)
+
+    height, width = picture
+    down, across = [], []
+    for n in rows:
+        (top, left), (bottom, right) = params.top_left[n].tolist(), params.bottom_right[n].tolist()
+        down.append(side(height, top, bottom))
+        columns = side(width, left, right)
+        across.append(columns[::-1] if params.flip[n] else columns)
+    return _to(np.stack(down), device), _to(np.stack(across), device)
 
 
 def _to(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:

@@ -39,6 +39,7 @@ class Plan:
 
     Attributes:
         decoded: pictures; else the bytes that the store holds.
+        halved: their chroma at half the size.
         on_device: in a GPU's memory; else in the processor's.
         num_bytes: that it takes.
     """
@@ -46,16 +47,19 @@ class Plan:
     decoded: bool
     on_device: bool
     num_bytes: int
+    halved: bool = False
 
     def __str__(self) -> str:
         what = "decoded pictures" if self.decoded else "stored bytes"
+        what += ", their chroma halved," if self.halved else ""
         return f"{self.num_bytes / 1e9:.3g} GB of {what} in {'GPU ' if self.on_device else ''}memory"
 
 
 def plan_residents(store: ClipStore, rows: Rows, config: DataConfig, device: torch.device) -> Plan | None:
     """What `data.source` and `data.resident_as` ask for, or the quickest that there is room for.
 
-    In this order: pictures on the GPU, pictures in the processor's memory, stored bytes. `data.source=auto`
+    In this order: pictures on the GPU, the same with chroma at half the size, pictures in the processor's
+    memory, stored bytes. `data.source=auto`
     leaves the last to the system, which keeps files that are read often in memory anyway; None stands for it.
 
     Raises:
@@ -66,7 +70,9 @@ def plan_residents(store: ClipStore, rows: Rows, config: DataConfig, device: tor
     pictures = decoded_bytes(store, rows)
     options: list[tuple[Plan, int]] = []
     if form != "compressed" and device.type == "cuda":
-        options.append((Plan(True, True, pictures), int(share * free_gpu_bytes(device))))
+        room = int(share * free_gpu_bytes(device))
+        options.append((Plan(True, True, pictures), room))
+        options.append((Plan(True, True, halved_bytes(store, rows), halved=True), room))
     if form != "compressed":
         options.append((Plan(True, False, pictures), host))
     if form == "compressed" or (form == "auto" and config.source == "resident"):
@@ -93,6 +99,13 @@ def free_gpu_bytes(device: torch.device) -> int:
 def decoded_bytes(store: ClipStore, rows: Rows) -> int:
     """Of the pictures of some videos, 8-bit RGB."""
     return 3 * int((store.num_frames[rows].astype(np.int64) * store.width[rows] * store.height[rows]).sum())
+
+
+def halved_bytes(store: ClipStore, rows: Rows) -> int:
+    """The same with chroma at half the size."""
+    height_N, width_N = store.height[rows].astype(np.int64), store.width[rows].astype(np.int64)
+    chroma_N = 2 * ((height_N + 1) // 2) * ((width_N + 1) // 2)
+    return int((store.num_frames[rows] * (height_N * width_N + chroma_N)).sum())
 
 
 def stored_bytes(store: ClipStore, rows: Rows) -> int:
@@ -170,7 +183,9 @@ class Residents:
         if plan.decoded:
             on_cpu = torch.device("cpu")
             pinned = device.type == "cuda" and not plan.on_device
-            pictures = Pictures(store, rows, device if plan.on_device else on_cpu, pinned=pinned)
+            pictures = Pictures(
+                store, rows, device if plan.on_device else on_cpu, pinned=pinned, halved=plan.halved
+            )
             with track("Decoding into memory", len(rows), unit="videos") as bar:
                 decode_into(pictures, store, rows, source, device, num_threads, bar.update)
             if device.type == "cuda":  # sync: once; they will be read on another stream

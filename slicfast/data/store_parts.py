@@ -80,7 +80,23 @@ class Held:
     index_T: AnyArray
 
 
-Stored = Uint8Array | Cut | Held  # of a clip: each of its T JPEGs, or the one thing that holds them all
+@dataclass(frozen=True)
+class HeldPlanes:
+    """The same as luma and chroma at half the size, 4:2:0 as JPEG has it (BT.601, full range).
+
+    Attributes:
+        luma_FHW: uint8.
+        chroma_F2HW: uint8, Cb and Cr; a sample in the middle of four of luma.
+    """
+
+    luma_FHW: torch.Tensor
+    chroma_F2HW: torch.Tensor
+    index_T: AnyArray
+
+
+Stored = (
+    Uint8Array | Cut | Held | HeldPlanes
+)  # of a clip: each of its T JPEGs, or the one thing that holds them all
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import shutil
 import weakref
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,10 +19,11 @@ from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.clip_sources import StoredClips
 from slicfast.data.holding import Pictures, decode_into
 from slicfast.data.loader import ClipLoader
-from slicfast.data.pipeline_held import resize_regions
+from slicfast.data.pipeline_held import resize_planes, resize_regions
+from slicfast.data.planes import to_pictures, to_planes
 from slicfast.data.requests import Requests, Role, frame_indices, make_requests
 from slicfast.data.resampling import resample
-from slicfast.data.resident import Residents, decoded_bytes, plan_residents, stored_bytes
+from slicfast.data.resident import Residents, decoded_bytes, halved_bytes, plan_residents, stored_bytes
 from slicfast.data.store import ClipStore
 from slicfast.errors import MachineError
 
@@ -125,6 +127,8 @@ def test_the_first_form_that_fits_is_taken(tiny_store, monkeypatch):
     rows = np.arange(12)
     pictures, stored = decoded_bytes(tiny_store, rows), stored_bytes(tiny_store, rows)
     assert stored == sum(tiny_store.layout(row).bounds[-1] for row in rows) < pictures
+    halved = halved_bytes(tiny_store, rows)
+    assert stored < halved == pictures // 2  # all sides are even
     gpu = torch.device("cuda", 0)
 
     def found(source: str, form: str, host: int, device: int, place=CPU):
@@ -132,6 +136,7 @@ def test_the_first_form_that_fits_is_taken(tiny_store, monkeypatch):
         monkeypatch.setattr(resident, "free_gpu_bytes", lambda place: 2 * device)
         config = DataConfig(source=source, resident_as=form)  # memory_share is a half
         plan = plan_residents(tiny_store, rows, config, place)
+        assert plan is None or plan.halved == (plan.num_bytes == halved)
         return None if plan is None else (plan.decoded, plan.on_device, plan.num_bytes)
 
     assert found("resident", "auto", pictures, 0) == (True, False, pictures)
@@ -144,7 +149,8 @@ def test_the_first_form_that_fits_is_taken(tiny_store, monkeypatch):
     assert found("auto", "auto", 2 * pictures, 0) == (True, False, pictures)
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
     assert found("resident", "auto", 0, pictures, gpu) == (True, True, pictures)
-    assert found("auto", "auto", pictures, pictures - 1, gpu) == (True, False, pictures)
+    assert found("auto", "auto", pictures, pictures - 1, gpu) == (True, True, halved)
+    assert found("auto", "auto", pictures, halved - 1, gpu) == (True, False, pictures)
     with pytest.raises(
         MachineError, match=r"stored bytes in memory are more than .* data\.memory_share 0\.5"
     ):
@@ -165,13 +171,16 @@ def test_what_is_held_goes_with_its_store(tiny_store):
 
 
 @pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda", 0), marks=pytest.mark.needs_cuda)])
+@pytest.mark.parametrize("halved", [False, True])
 @pytest.mark.parametrize("on_device", [True, False])
-def test_the_way_of_a_gpu_gives_the_same_clips(tiny_store, device, on_device):
+def test_the_way_of_a_gpu_gives_the_same_clips(tiny_store, device, on_device, halved):
     requests = some_requests(8, 5)
     indices = frame_indices(requests, 4, tiny_store.num_frames[requests["video"]])
     rows = np.arange(12)
     where = device if on_device else CPU
-    pictures = Pictures(tiny_store, rows, where, pinned=device.type == "cuda" and not on_device)
+    pinned = device.type == "cuda" and not on_device
+    pictures = Pictures(tiny_store, rows, where, pinned=pinned, halved=halved)
+    assert pictures.num_bytes == (halved_bytes if halved else decoded_bytes)(tiny_store, rows)
     base = StoredClips(tiny_store)
     decode_into(pictures, tiny_store, rows, base, CPU, 2)
     held = [pictures.clip(int(row), frames) for row, frames in zip(requests["video"], indices, strict=True)]
@@ -190,7 +199,21 @@ def test_the_way_of_a_gpu_gives_the_same_clips(tiny_store, device, on_device):
         clips = backend.complete(backend.take(), params).cpu().numpy()
         shown.append(255 * (clips * CONFIG.std + CONFIG.mean))
     error = np.abs(shown[0] - shown[1])
-    assert error.mean() < 1 and np.quantile(error, 0.999) <= 8
+    assert error.mean() < (1.5 if halved else 1) and np.quantile(error, 0.999) <= (16 if halved else 8)
+
+
+def test_halved_planes_are_those_of_jpeg():
+    rng = np.random.default_rng()
+    coarse = rng.integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    pictures = coarse.repeat(2, 1).repeat(2, 2)[:, :-1, :-1]  # flat in each square of four; sides are odd
+    luma, chroma = to_planes(torch.from_numpy(np.ascontiguousarray(pictures)))
+    for f in range(2):
+        expected = cv2.cvtColor(pictures[f], cv2.COLOR_RGB2YCrCb).astype(int)
+        assert np.abs(luma[f].numpy() - expected[..., 0]).max() <= 1
+        assert np.abs(chroma[f].numpy() - expected[::2, ::2, [2, 1]].transpose(2, 0, 1)).max() <= 1
+    whole = chroma.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :-1, :-1]
+    back = to_pictures(luma.float(), whole.float())
+    assert back.shape == pictures.shape and np.abs(back.numpy().astype(int) - pictures).max() <= 3
 
 
 @pytest.mark.parametrize("shape", [(128, 171), (61, 40), (33, 200)])
@@ -208,3 +231,18 @@ def test_a_region_resized_by_matrices_is_that_of_a_cpu(shape):
         assert np.abs(got[n].astype(int) - expected).max() <= 1
         expected = resample(clips[n], whole.top_left[n], whole.bottom_right[n], 48)
         assert np.abs(evaluated[n].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(128, 171), (61, 40)])
+def test_regions_of_halved_planes_lie_where_those_of_pictures_do(shape):
+    rng = np.random.default_rng()
+    coarse = rng.integers(0, 256, (4, 3, 3, 3), dtype=np.uint8)
+    soft = np.stack([cv2.resize(each, shape[::-1], interpolation=cv2.INTER_CUBIC) for each in coarse])
+    clips = torch.from_numpy(soft)[:, None]
+    params = draw(rng.integers(0, 2**64, 4, dtype=np.uint64), shape[1], shape[0], AugmentConfig())
+    luma, chroma = to_planes(clips[:, 0])
+    got = resize_planes(luma[:, None], chroma[:, None], params, range(4), 48).numpy().astype(int)
+    expected = resize_regions(clips, params, range(4), 48).numpy()
+    assert np.abs(got - expected).mean() < 1.5
+    shifted = resize_planes(luma[:, None], chroma.roll(3, dims=3)[:, None], params, range(4), 48).numpy()
+    assert np.abs(shifted.astype(int) - expected).mean() > 4  # so a plane out of place would be seen
