@@ -29,10 +29,14 @@ class ClipSource(Protocol):
 
     Attributes:
         takes_long: whether it pays to read several clips side by side.
+        mend: what to do where hardly any of them can be had.
     """
 
     @property
     def takes_long(self) -> bool: ...
+
+    @property
+    def mend(self) -> str: ...
 
     def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
         """Some pictures of a row of the store: T JPEGs, or one thing that holds them all.
@@ -51,6 +55,7 @@ class StoredClips:
     def __init__(self, store: ClipStore) -> None:
         self._store = store
         self._headers = HeaderCheck()
+        self.mend = f"the clip store at {store.path} is damaged, prepare it again"
 
     def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
         store = self._store
@@ -88,9 +93,10 @@ def open_source(
         ConfigError: the store has no files for `data.source=files`.
         MachineError: `data.source=resident`, and there is no room.
     """
-    if config.source == "files":
+    scanned = store.settings.codec == "files"
+    if config.source == "files" or (config.source == "auto" and scanned):
         return FilmClips(store, config.files, upright=device.type == "cuda")
-    if store.settings.codec == "files":
+    if scanned:
         raise ConfigError(
             f"data.source={config.source}: the clip store at {store.path} was prepared with --codec files and"
             " holds no pictures; set data.source=files, or prepare with another codec"

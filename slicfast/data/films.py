@@ -72,6 +72,7 @@ class FilmClips:
     """
 
     takes_long = True
+    mend = "the original files cannot be read; see data.files, or use data.source=store"
 
     def __init__(self, store: ClipStore, folder: Path | None = None, *, upright: bool = False) -> None:
         if store.settings.fps is not None:
@@ -86,6 +87,12 @@ class FilmClips:
             )
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"data.files: no folder at {folder}")
+        root = store.settings.root
+        if folder is None and store.originals is None and root is not None and not Path(root).is_dir():
+            raise ConfigError(
+                f"data.source=files: the files of {store.path} lay in {root}, which is not there; set"
+                " data.files to the folder that they lie in now"
+            )
         self._store, self._folder, self._upright = store, folder, upright
         self._maps: OrderedDict[int, FilmMap] = OrderedDict()
         self._lock = threading.Lock()  # clips are read side by side

@@ -25,6 +25,9 @@ Rows = npt.NDArray[np.integer]
 class Source(Protocol):
     """Where stored bytes come from (`clip_sources.ClipSource`)."""
 
+    @property
+    def mend(self) -> str: ...
+
     def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]: ...
 
 

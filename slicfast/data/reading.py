@@ -128,10 +128,7 @@ class ClipReader:
                 return substitute, self._pictures(substitute)
             except DamagedClip:
                 continue
-        raise RunError(
-            f"{damage}; so are all clips that might stand in for it:"
-            f" the clip store at {self._store.path} is damaged, prepare it again"
-        )
+        raise RunError(f"{damage}; so are all clips that might stand in for it: {self._source.mend}")
 
     def _chain(self, request: Requests) -> list[Requests]:
         """The clips that may stand in for one, in the order in which they are tried."""

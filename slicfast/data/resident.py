@@ -206,6 +206,7 @@ class HeldClips:
 
     def __init__(self, pictures: Pictures, base: Source) -> None:
         self._pictures, self._base = pictures, base
+        self.mend = base.mend
 
     def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
         held = self._pictures.clip(video, indices_T)

@@ -143,9 +143,11 @@ def test_clips_are_those_of_the_store_but_for_its_compression(store, videos, sca
         loader_of(store, CONFIG.model_copy(update={"files": videos})),
         loader_of(scanned),
     ]
-    (first, second, third) = (next(loader.load([requests])) for loader in sources)
+    sources.append(loader_of(scanned, CONFIG.model_copy(update={"source": "auto"})))
+    first, second, third, fourth = (next(loader.load([requests])) for loader in sources)
     assert first.num_replaced == 0
     assert torch.equal(first.clips, second.clips) and torch.equal(first.clips, third.clips)
+    assert torch.equal(first.clips, fourth.clips)
     error = 255 * (first.clips - stored.clips).abs() * torch.tensor(CONFIG.std).view(3, 1, 1, 1)
     assert 0 < error.mean() < 5  # of JPEG, stretched by colour; another picture of the film is far worse
     moved = requests.copy()
