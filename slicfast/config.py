@@ -296,6 +296,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     compile: bool = False  # torch.compile: fuses chains of small operators; the first step takes a minute
     cuda_graph: bool = False  # record a step's kernels once and launch them together; on one GPU
+    # let cuDNN try its algorithms and keep the fastest; a run that goes on may differ in rounding then
+    cudnn_benchmark: bool = False
     init_from: Path | None = None  # weights of another checkpoint
     log_interval: PositiveInt = 10  # steps
     nan_check_interval: PositiveInt = 10  # steps

@@ -99,6 +99,7 @@ def profile(
 NSYS_PROFILE = (
     *("nsys", "profile", "--trace", "cuda,nvtx,osrt,cudnn,cublas", "--sample", "none"),
     *("--capture-range", "cudaProfilerApi", "--capture-range-end", "stop", "--force-overwrite", "true"),
+    "--cuda-graph-trace=node",  # a recorded step by its kernels, not as one block
 )
 # A basic section set: Compute runs each kernel once a pass, and the whole set takes forty of them.
 NCU_PROFILE = ("ncu", "--profile-from-start", "off", "--set", "basic", "--nvtx", "--force-overwrite")

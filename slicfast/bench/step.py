@@ -51,10 +51,12 @@ class Variant:
     fused: bool = False
     compile: bool = False
     cuda_graph: bool = False
+    cudnn_benchmark: bool = False
 
     def of(self, config: Config) -> Config:
         """The configuration with these switches and no others."""
-        train = {"precision": self.precision, "compile": self.compile, "cuda_graph": self.cuda_graph}
+        names = ("precision", "compile", "cuda_graph", "cudnn_benchmark")
+        train = {name: getattr(self, name) for name in names}
         sections: dict[str, Any] = {
             "model": config.model.model_copy(update={"stem": self.stem}),
             "optim": config.optim.model_copy(update={"fused": self.fused}),
@@ -82,6 +84,7 @@ def variants_for(device: torch.device, *, compiled: bool = False) -> tuple[Varia
         Variant("padded stem", stem="padded"),
         Variant("space_to_depth stem", stem="space_to_depth"),
         Variant("fused optimizer", fused=True),
+        *([Variant("cuDNN benchmark", cudnn_benchmark=True)] if on_gpu else []),
         *([Variant("CUDA graph", cuda_graph=True)] if on_gpu else []),
         *([Variant("compile", compile=True)] if compiled else []),
     ]
@@ -95,6 +98,7 @@ def variants_for(device: torch.device, *, compiled: bool = False) -> tuple[Varia
             fused=True,
             compile=compile,
             cuda_graph=on_gpu,
+            cudnn_benchmark=on_gpu,
         )
         for compile in ((False, True) if compiled else (False,))
         for stem in (stems if not compile else ("direct", "space_to_depth"))
@@ -195,6 +199,7 @@ def _measure(
             synchronize=_synchronize(device),
         )
     finally:
+        torch.backends.cudnn.benchmark = False
         if variant.compile:
             torch.compiler.reset()
     num_bytes = torch.cuda.max_memory_allocated(device) if on_gpu else memory_bytes(device)

@@ -183,6 +183,7 @@ def training_step(
         MachineError or ConfigError: it is to be recorded and cannot be.
     """
     graph = recorder_maker(device, num_ranks) if config.train.cuda_graph else None
+    torch.backends.cudnn.benchmark = config.train.cudnn_benchmark  # of the whole process
     model = encoder
     if num_ranks > 1:
         model = DistributedDataParallel(encoder, device_ids=[device.index] if device.type == "cuda" else None)

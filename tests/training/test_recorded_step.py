@@ -103,6 +103,17 @@ def test_fp16_records_all_but_the_optimizer(tiny_config, tmp_path, tapes):
     assert last(tmp_path / "true").scaler["scale"] == last(tmp_path / "false").scaler["scale"]
 
 
+def test_cudnn_tries_its_algorithms_only_where_it_is_asked_to(tiny_config, tmp_path):
+    before = torch.backends.cudnn.benchmark
+    try:
+        for value in (True, False):
+            config = tiny_config(f"train.cudnn_benchmark={value}", "cluster.method=none")
+            open_session(config, RunFolder(tmp_path), Ranks(), torch.device("cpu"), None)
+            assert torch.backends.cudnn.benchmark is value
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def test_without_a_gpu_a_recorded_step_is_refused_and_nothing_is_written(tiny_config, tmp_path):
     with pytest.raises(MachineError, match=r"set train\.cuda_graph=false"):
         train(tiny_config("train.cuda_graph=true"), tmp_path / "run")
