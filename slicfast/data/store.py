@@ -199,7 +199,10 @@ class ClipStore:
             ValueError: the store holds VP9, whose pictures do not stand alone; see `cut`.
         """
         if self.settings.codec != "jpeg":
-            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}, no single pictures")
+            raise ValueError(
+                f"the clip store at {self.path} holds {self.settings.codec}, no single pictures;"
+                f" use '{'cut' if self.settings.codec == 'vp9' else 'film'}'"
+            )
         return self._pictures(int(video), np.asarray(indices, dtype=np.int64).reshape(-1).tolist())
 
     def cut(self, video: int, indices: npt.ArrayLike) -> Cut:
@@ -208,7 +211,10 @@ class ClipStore:
         Raises: as `frames`; ValueError for a JPEG store.
         """
         if self.settings.codec != "vp9":
-            raise ValueError(f"the clip store at {self.path} holds {self.settings.codec}, no VP9")
+            raise ValueError(
+                f"the clip store at {self.path} holds {self.settings.codec}, no VP9;"
+                f" use '{'frames' if self.settings.codec == 'jpeg' else 'film'}'"
+            )
         video, interval = int(video), self.settings.key_interval
         indices_T = np.asarray(indices, dtype=np.int64)
         last: dict[int, int] = {}  # of each run of pictures between key frames, the last that is needed

@@ -8,7 +8,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.data.decoding import DecodeError
+from slicfast.data.decoding_film import decode_film
+from slicfast.data.films import FilmClips
 from slicfast.data.store import ClipStore
+from slicfast.data.store_parts import FilmCut, Stored
 from slicfast.errors import DataError
 
 NUM_PICTURES = 8
@@ -63,21 +67,39 @@ def strip(store: ClipStore, video: int) -> bytes:
     """
     import cv2
 
-    if store.settings.codec != "jpeg":
-        raise DataError(f"the clip store holds {store.settings.codec}, no single pictures")
     num_frames = int(store.num_frames[video])
     stride = max(1, round(float(store.fps[video]) * SECONDS_APART))
     stride = max(1, min(stride, num_frames // NUM_PICTURES))
     first = max(0, (num_frames - stride * (NUM_PICTURES - 1) - 1) // 2)
-    indices = np.minimum(first + stride * np.arange(NUM_PICTURES), num_frames - 1)
-    pictures = []
-    for data in store.frames(video, indices):
-        picture_HWC = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if picture_HWC is None:
-            raise DataError(f"a picture of '{store.id(video)}' does not decode")
-        pictures.append(_fitted(picture_HWC.astype(np.uint8, copy=False)))
+    indices_T = np.minimum(first + stride * np.arange(NUM_PICTURES), num_frames - 1)
+    pictures = [_fitted(picture_HWC) for picture_HWC in _pictures(store, video, indices_T)]
     _, encoded = cv2.imencode(".webp", np.concatenate(pictures, axis=1), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return encoded.tobytes()
+
+
+def _pictures(store: ClipStore, video: int, indices_T: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint8]]:
+    """(H, W, 3) uint8 BGR each, whatever the store keeps."""
+    import cv2
+
+    found = []
+    if store.settings.codec == "jpeg":
+        for data in store.frames(video, indices_T):
+            picture_HWC = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            if picture_HWC is None:
+                raise DataError(f"a picture of '{store.id(video)}' does not decode")
+            found.append(picture_HWC.astype(np.uint8, copy=False))
+        return found
+    if store.settings.codec == "vp9":
+        cut = store.cut(video, indices_T)
+        size = int(store.width[video]), int(store.height[video])
+        film: Stored = FilmCut(cut.data, cut.frames, *size, size, min(size))
+    else:
+        (film,) = FilmClips(store).stored(video, indices_T)
+    assert isinstance(film, FilmCut)
+    try:
+        return [picture_HWC[:, :, ::-1] for picture_HWC in decode_film(film)]
+    except DecodeError as error:
+        raise DataError(f"'{store.id(video)}': {error}") from None
 
 
 def _fitted(picture_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

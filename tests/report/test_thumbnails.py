@@ -8,8 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_data import smooth_video, write_video
 
+from slicfast.data.catalog import read_catalog
+from slicfast.data.prepare import prepare
 from slicfast.data.store import ClipStore
+from slicfast.data.store_format import StoreSettings
 from slicfast.report import thumbnails
 from slicfast.report.thumbnails import HEIGHT, NUM_PICTURES, WIDTH, Strips, strip
 
@@ -27,6 +31,25 @@ def test_a_strip_shows_the_middle_of_the_video_in_order(row: int, tiny_store: Cl
         shown.append(int(np.abs(small - tile).mean((1, 2, 3)).argmin()))
     assert shown == sorted(set(shown))
     assert abs((shown[0] + shown[-1]) / 2 - (num_frames - 1) / 2) <= 1
+
+
+@pytest.mark.parametrize("codec", ["vp9", "files"])
+def test_a_strip_is_the_same_whatever_the_store_keeps(codec: str, tmp_path: Path) -> None:
+    video_THWC = smooth_video(np.random.default_rng(5), 40, 64, 48)
+    write_video(tmp_path / "videos" / "a.mp4", video_THWC)
+    shown = {}
+    for kept in ("jpeg", codec):
+        prepare(
+            read_catalog(tmp_path / "videos"),
+            tmp_path / kept,
+            StoreSettings(short_side=48, codec=kept),
+            workers=1,
+        )
+        image = np.frombuffer(strip(ClipStore(tmp_path / kept), 0), np.uint8)
+        shown[kept] = cv2.imdecode(image, cv2.IMREAD_COLOR).astype(float)
+    apart = np.abs(shown["jpeg"] - shown[codec]).mean()
+    wrong = (np.roll(shown[codec], WIDTH, axis=1), shown[codec][:, :, ::-1])  # pictures, colours
+    assert apart < 8 and all(np.abs(shown["jpeg"] - other).mean() > 2 * apart for other in wrong)
 
 
 def test_the_page_stops_at_its_budget(tiny_store: ClipStore, monkeypatch: pytest.MonkeyPatch) -> None:
