@@ -31,9 +31,9 @@ HARD: dict[str, Any] = {
     "width": 64,
     "height": 48,
     "camera": 0.4,
-    "figure_size": (0.65, 0.9),
+    "figure_size": (0.45, 0.9),
     "place": 0.2,
-    "rise": 0.06,
+    "rise": 0.12,
     "glide": 0.3,
 }
 
