@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from slicfast.bench.harness import measure
+from slicfast.bench.harness import Measurement, measure
 from slicfast.device import native_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,7 +36,12 @@ class Ceilings:
 
 
 def measure_ceilings(
-    device: torch.device, precision: str = "fp32", *, size: int | None = None, num_runs: int = 5
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    size: int | None = None,
+    num_runs: int = 5,
+    num_threads: int | None = None,
 ) -> Ceilings:
     """Measure both; some tenths of a second on a GPU, some seconds on a CPU.
 
@@ -45,6 +50,8 @@ def measure_ceilings(
         size: rows of the square matrices; by default 8192 on a GPU, 2048 on a CPU, 256 where it emulates
             the type, which takes some hundred times as long. Where it is given, so many numbers are copied
             as such a matrix has: for trials.
+        num_threads: on a CPU, count the CPU time of each of so many threads in place of wall time, which
+            grows with whatever else the machine does.
     """
     on_gpu = device.type == "cuda"
     # Far larger than any cache: a quarter of a GiB on a CPU, 2 GiB on a GPU.
@@ -63,11 +70,15 @@ def measure_ceilings(
     target = torch.empty_like(source)
     copy = measure(lambda: target.copy_(source), num_runs=num_runs, num_warmup=2, synchronize=synchronize)
     num_bytes = 2 * source.numel() * source.element_size()
+
+    def spent_ms(cost: Measurement) -> float:
+        return cost.wall_ms if on_gpu or num_threads is None else cost.cpu_ms / num_threads
+
     return Ceilings(
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         precision=precision,
-        tflops=2 * size**3 / (1e9 * product.wall_ms),
-        copy_gbs=num_bytes / (1e6 * copy.wall_ms),
+        tflops=2 * size**3 / (1e9 * spent_ms(product)),
+        copy_gbs=num_bytes / (1e6 * spent_ms(copy)),
     )
 
 

@@ -22,7 +22,7 @@ from slicfast.clustering.bank import exact_float32, normalize
 from slicfast.device import resolve_device
 
 COLUMNS = (
-    "what", "by", "rows x dims", "clusters", "CPU s", "wall s", "ms an iteration", "GFLOP/s", "of the bound",
+    "what", "by", "rows x dims", "clusters", "CPU s", "wall s", "ms/iteration", "GFLOP/s", "of bound",
     "inertia", "NMI",
 )  # fmt: skip
 # Rows for a GPU: UCF101's and Kinetics-700's, and a million for k-means.
@@ -79,7 +79,8 @@ def bench_cluster(
     peers = installed_peers(target) if with_peers else []
     with torch_threads(num_threads), threadpool_limits(num_threads), exact_float32(target):
         # Searches multiply in half precision on a GPU, in single precision on a CPU.
-        ceilings = measure_ceilings(target, "fp16" if on_gpu else "fp32", size=ceiling_size)
+        precision = "fp16" if on_gpu else "fp32"
+        ceilings = measure_ceilings(target, precision, size=ceiling_size, num_threads=num_threads)
         figures = Figures(target, num_threads, num_runs, ceilings, peers)
         for num_rows in finch_rows:
             bank_ND = torch.randn(num_rows, dims, generator=generator).to(target)

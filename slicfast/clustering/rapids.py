@@ -62,11 +62,17 @@ def _missing(name: str, module: str, error: ImportError) -> MachineError:
 
 
 @cache
-def _kernel(name: str, device_index: int) -> Any:
-    """A kernel of kernels.cu, compiled at its first launch; CuPy keeps what it compiled on disk."""
+def _module() -> Any:
+    """kernels.cu, compiled when a kernel is first asked for; CuPy keeps what it compiled on disk."""
     import cupy
 
-    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++17",)).get_function(name)
+    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++17",))
+
+
+@cache
+def _kernel(name: str, device_index: int) -> Any:
+    """A kernel of the module; its attributes are a device's own."""
+    return _module().get_function(name)
 
 
 def launcher(device: torch.device) -> Launch:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from slicfast.bench.ceilings import count_flops, measure_ceilings
+from slicfast.bench.harness import Measurement
 from slicfast.bench.train import COLUMNS, bench_train, step_flops, table_rows
 from slicfast.config import Config
 
@@ -56,3 +57,12 @@ def test_ceilings_are_rates_of_this_machine():
     assert found.tflops > 0
     assert found.copy_gbs > 0
     assert found.precision == "fp32"
+
+
+def test_ceilings_of_a_busy_cpu_count_the_time_that_its_threads_had(monkeypatch):
+    slow = Measurement(cpu_ms=4.0, cpu_ms_quartiles=[], wall_ms=10.0, wall_ms_quartiles=[], num_runs=1)
+    monkeypatch.setattr("slicfast.bench.ceilings.measure", lambda *arguments, **named: slow)
+    by_wall = measure_ceilings(torch.device("cpu"), size=8)
+    by_thread = measure_ceilings(torch.device("cpu"), size=8, num_threads=2)
+    assert by_thread.tflops == pytest.approx(5 * by_wall.tflops)
+    assert by_thread.copy_gbs == pytest.approx(5 * by_wall.copy_gbs)
