@@ -84,13 +84,15 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
 
 
 def _nearest_key(path: Sequence[str], root: type[BaseModel]) -> str:
-    """The same key in another section, else one spelt alike in this section, else in any."""
+    """The same key in another section, else one spelt or begun alike here, else one spelt alike in any."""
     here = list(_section(path[:-1], root).model_fields)
     known = dotted_keys(root)
     names = {key: key.rsplit(".", 1)[-1] for key in known}
     near = [key for key in known if names[key] == path[-1]]
     if not near:
-        near = [".".join([*path[:-1], name]) for name in difflib.get_close_matches(path[-1], here, n=1)]
+        alike = difflib.get_close_matches(path[-1], here, n=1)
+        alike = alike or [name for name in here if name.startswith(f"{path[-1]}_")]
+        near = [".".join([*path[:-1], name]) for name in alike]
     if not near:
         alike = difflib.get_close_matches(path[-1], sorted(set(names.values())), n=1, cutoff=0.7)
         near = [key for key in known if names[key] in alike]

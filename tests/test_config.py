@@ -106,6 +106,7 @@ def test_parsed_overrides_are_nested_values() -> None:
         ("optim.epochs=8", "train.epochs"),
         ("lr=1", "optim.lr"),
         ("margins=1", "loss.margin"),
+        ("loss.moco=1", "loss.moco_weight"),
         ("sed=1", "seed"),
         ("cluster.num_cluster=5", "cluster.num_clusters"),
     ],

@@ -40,8 +40,12 @@ def config_of(*overrides) -> Config:
     return Config.load(None, ["model.projection_dim=5", *SMALL, *overrides])
 
 
-def only(name, *overrides):
-    return config_of(*(f"loss.{other}_weight={float(other == name)}" for other in WEIGHTS), *overrides)
+def only_overrides(name):
+    return tuple(f"loss.{other}_weight={float(other == name)}" for other in WEIGHTS)
+
+
+def only(name):
+    return config_of(*only_overrides(name))
 
 
 def random_part(objective, num_videos=9, size=4, seed=None):
@@ -247,3 +251,46 @@ def test_two_ranks_remember_the_same_and_train_what_one_rank_trains(tmp_path):
         "loss.nce_weight=1e-9",  # its noise is drawn rank by rank, its memories are shared
         cwd=tmp_path,
     )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        only_overrides("nce"),
+        only_overrides("moco"),
+        only_overrides("uber_nce"),
+        (*only_overrides("triplet"), "loss.negatives=all_semi_hard"),
+    ],
+    ids=["nce", "moco", "uber_nce", "all_semi_hard"],
+)
+def test_descent_on_a_term_tells_noisy_vectors_apart(overrides):
+    """Half of each clip's numbers are its video's, half are noise: a network learns to look at the former."""
+    torch.manual_seed(0)
+    config = Config.load(None, ["model.projection_dim=16", "loss.nce_num_negatives=32", *overrides])
+    videos_ND, mixed_DD = torch.randn(40, 8), torch.linalg.qr(torch.randn(16, 16))[0]
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16)
+    )
+    objective = SlicObjective(config, 40, network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
+
+    def clips_of(videos):
+        noisy = torch.cat([videos_ND[videos], 2 * torch.randn(len(videos), 8)], dim=1)
+        return (noisy @ mixed_DD)[:, :, None, None, None]
+
+    def share_found():
+        one, other = (
+            torch.nn.functional.normalize(network(clips_of(torch.arange(40))), dim=1) for _ in range(2)
+        )
+        return ((one @ other.T).argmax(dim=1) == torch.arange(40)).float().mean().item()
+
+    before = share_found()
+    for step in range(150):
+        videos = torch.randperm(40)[:16].repeat(objective.num_roles)
+        clips, draws = clips_of(videos), torch.Generator().manual_seed(step)
+        rows = network(clips[: 16 * objective.num_encoded])
+        optimizer.zero_grad()
+        objective(StepPart(rows, clips, videos, videos, draws)).total.backward()
+        optimizer.step()
+        objective.after_step(network)
+    assert before < 0.25 and share_found() > 0.7
