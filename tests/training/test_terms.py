@@ -294,3 +294,37 @@ def test_descent_on_a_term_tells_noisy_vectors_apart(overrides):
         optimizer.step()
         objective.after_step(network)
     assert before < 0.25 and share_found() > 0.7
+
+
+FIXED = ("loss.negatives=fixed_semi_hard", "loss.nce_weight=0", "loss.memory_triplet_weight=0")
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_computes_the_terms_that_draw_nothing_as_a_cpu_does():
+    config = config_of(*ALL_TERMS, *FIXED)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        objective = SlicObjective(config, 9, torch.nn.Identity()).to(device)
+        for seed in range(4):
+            part = random_part(objective, seed=seed)
+            rows, clips = part.embeddings_ND.to(device), part.clips_NCTHW.to(device)
+            where = (part.labels_N.to(device), part.videos_N.to(device), torch.Generator(device))
+            loss = objective(StepPart(rows, clips, *where))
+        losses[device] = {name: value.item() for name, value in loss.logged.items()}
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-4)
+
+
+@pytest.mark.needs_cuda
+def test_no_term_waits_for_the_gpu():
+    config = config_of(*ALL_TERMS, "loss.nce_form=logistic", "loss.negatives=all_semi_hard")
+    objective = SlicObjective(config, 9, torch.nn.Linear(5, 5)).cuda()
+    sizes = (objective.num_roles * 4, objective.num_encoded * 4)
+    videos, generator = torch.randint(9, sizes[:1], device="cuda"), torch.Generator("cuda")
+    rows, clips = (torch.randn(size, 5, device="cuda", requires_grad=True) for size in sizes[::-1])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        objective(StepPart(rows, clips, videos, videos, generator)).total.backward()
+        objective.after_step(torch.nn.Linear(5, 5).cuda())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert rows.grad.isfinite().all()
