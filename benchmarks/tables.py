@@ -187,6 +187,12 @@ def evidence(results: dict[str, Any]) -> str:
     return markdown(evidence_summary.COLUMNS, evidence_summary.table_rows(results))
 
 
+def backbones(results: dict[str, Any]) -> str:
+    from benchmarks import backbones as module
+
+    return markdown(module.COLUMNS, module.table_rows(results))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
@@ -206,6 +212,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "search": search,
     "profile": profile,
     "evidence": evidence,
+    "backbones": backbones,
 }
 RESULT_OF = {"peers-made": "peers"}  # tables drawn from the result of another kind
 
