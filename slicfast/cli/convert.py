@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             ("slicfast convert slic.pth.tar encoder.pt", "the authors' checkpoint"),
-            ("slicfast convert runs/demo slic.pth.tar --to slic", "and the way back"),
+            ("slicfast convert runs/ucf101 ours.pth.tar --to slic", "and the way back"),
             ("slicfast convert r3d50_K_200ep.pth encoder.pt", "3D-ResNets-PyTorch's"),
         )
     )(convert)
