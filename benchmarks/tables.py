@@ -193,12 +193,26 @@ def backbones(results: dict[str, Any]) -> str:
     return markdown(module.COLUMNS, module.table_rows(results))
 
 
+def clusterers(results: dict[str, Any]) -> str:
+    from benchmarks import clusterers as module
+
+    sizes = dict.fromkeys(cost["num_rows"] for cost in results["costs"])
+    costs = markdown(
+        [f"method, {results['dims']} dimensions", *(f"{size:,} videos" for size in sizes)],
+        module.cost_rows(results),
+    )
+    videos = results["unrelated"][0]["num_rows"]
+    columns = [f"clusters, each of two unrelated assignments of {videos:,} videos", "NMI", "1 - NMI", "churn"]
+    return f"{costs}\n\n{markdown(columns, module.chance_rows(results))}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "flow": flow,
     "demo-seeds": demo_seeds,
     "loader": bench(loader),
     "cluster": bench(cluster),
+    "clusterers": clusterers,
     "step": bench(step),
     "peers": peers,
     "fuzz-prepare": fuzz_prepare,

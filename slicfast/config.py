@@ -243,6 +243,8 @@ class ClusterConfig(Section):
 
     @model_validator(mode="after")
     def _backend_has_method(self) -> ClusterConfig:
+        if self.method == "none":  # as in fine-tuning, which keeps the other keys of its run
+            return self
         if self.backend == "cuml" and self.method != "kmeans":
             raise ValueError(
                 f"backend=cuml computes kmeans only, not {self.method}; take torch, cupy or auto"

@@ -84,7 +84,7 @@ def merge_to(unit_ND: Tensor, labels_N: Tensor, num_clusters: int, hold: type[Ro
         neighbor_K = torch.where(is_closer_K, kept, neighbor_K)
         for rows_R in torch.split(stale_R, _ROWS):
             cosine_RK = (means_KD[rows_R] @ means_KD.t()).masked_fill_(is_gone_K, -torch.inf)
-            cosine_RK[torch.arange(len(rows_R)), rows_R] = -torch.inf
+            cosine_RK.scatter_(1, rows_R[:, None], -torch.inf)
             cosine_K[rows_R], neighbor_K[rows_R] = cosine_RK.max(dim=1)
     while not torch.equal(merged_K, merged_K[merged_K]):
         merged_K = merged_K[merged_K]

@@ -130,3 +130,15 @@ def test_other_methods_have_no_balanced_form(rng):
         cluster(unit_rows(rng, 20), "kmeans", num_clusters=3, balanced=True, backend="cuml")
     with pytest.raises(ConfigError, match="method is finch"):
         Config.load(None, ["cluster.balanced=true"])
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_gives_clusters_of_equal_size_as_good_as_the_cpu_s(rng, method):
+    unit_ND = unit_rows(rng, 2000, 32)
+    here, there = (
+        cluster(rows, method, num_clusters=60, balanced=True) for rows in (unit_ND, unit_ND.cuda())
+    )
+    sizes = np.bincount(there.labels, minlength=60)
+    assert sizes.max() - sizes.min() <= 1
+    assert there.inertia == pytest.approx(here.inertia, rel=0.03)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
 from test_finch import plain_finch
 
 from slicfast.clustering import cluster
@@ -107,3 +109,11 @@ def test_one_cluster_and_numbers_out_of_range(rng):
     assert cluster(rows, num_clusters=1).labels.tolist() == [0] * 30
     with pytest.raises(ConfigError, match=r"at most the number of embeddings, 30.*got 31"):
         cluster(rows, num_clusters=31)
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_merges_as_the_cpu_does(rng):
+    rows = torch.from_numpy(rng.normal(size=(3000, 64)).astype(np.float32))
+    here, there = cluster(rows, num_clusters=100), cluster(rows.cuda(), num_clusters=100)
+    assert there.labels.max() == 99
+    assert adjusted_rand_score(here.labels, there.labels) > 0.9  # a near tie changes what follows

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import OPTICS
+from sklearn.metrics import adjusted_rand_score
 
 from slicfast.clustering import cluster, scikit
 from slicfast.clustering.bank import normalize
@@ -183,3 +184,11 @@ def test_scikit_learn_computes_them_whatever_the_backend(rng):
         cluster(rows, "optics", backend="cupy")
     with pytest.raises(ConfigError, match="scikit-learn computes dbscan, not backend=cupy"):
         Config.load(None, ["cluster.method=dbscan", "cluster.backend=cupy"])
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_embeddings_on_a_gpu_give_the_same_clusters(rng, method):
+    rows = torch.from_numpy(drawn(rng, 1000))
+    here, there = cluster(rows, method), cluster(rows.cuda(), method)
+    assert adjusted_rand_score(here.labels, there.labels) > 0.98

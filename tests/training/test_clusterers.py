@@ -163,6 +163,15 @@ def test_a_positive_level_that_is_not_finer_is_refused():
     Config.load(None, ["cluster.partition=1", "cluster.positive_partition=0"])
 
 
+@pytest.mark.parametrize("key", ["cluster.balanced=true", "cluster.backend=cuml"])
+def test_without_clusters_the_keys_of_other_methods_may_stay(key):
+    """Fine-tuning goes on with a run's configuration, clusters switched off, and reads it again to resume."""
+    run = Config.load(None, [key, "cluster.method=kmeans"])
+    switched_off = run.cluster.model_copy(update={"method": "none"})
+    config = run.model_copy(update={"cluster": switched_off})
+    assert Config.from_dict(config.to_dict()) == config
+
+
 def test_a_checkpoint_of_before_labels_kept_their_identity_is_read(tiny_config, tmp_path):
     run = tmp_path / "run"
     train(tiny_config("train.epochs=1"), run)
