@@ -3,7 +3,7 @@
 Malinen and Fränti ("Balanced K-Means for Clustering", 2014) make that step an assignment problem. Here it is
 solved by the auction for transportation problems (Bertsekas and Castañon, Annals of Operations Research 20,
 1989): rows without a place bid for one in the cluster that suits them best at its price, a full cluster keeps
-its highest bids and asks the lowest of them as its price, and so on. The last few rows can bid against each
+its highest bids and asks the lowest of them as its price, and so on. The last rows can bid against each
 other for long: after so many rounds they take the places that are free.
 Legend: N rows, D dimensions, K clusters, U bidding rows, S places of a cluster, A clusters that got bids.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from slicfast.clustering.neighbors import best_match
 
 EPSILON = 0.01  # of a bid above what a place is worth
-ROUNDS = 300  # of bidding; ten times as many cost ten times the time for under 1 % of inertia
+ROUNDS = 300  # of bidding; more lower the inertia, most where clusters would be very uneven without
 _SCORES = {"cpu": 1 << 21, "cuda": 1 << 27}  # held at a time
 
 
