@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slicfast.bench import cluster, loader, step
+from slicfast.bench import cluster, loader, sources, step
 from slicfast.evaluation.run import ROW_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,6 +211,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "flow": flow,
     "demo-seeds": demo_seeds,
     "loader": bench(loader),
+    "loader-sources": bench(sources),
     "cluster": bench(cluster),
     "clusterers": clusterers,
     "step": bench(step),
