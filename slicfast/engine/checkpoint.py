@@ -49,6 +49,7 @@ class Checkpoint:
         centroids_KD: k-means' last centroids, for its warm start.
         best: the best validation figure so far.
         video_ids: of the training videos, in order.
+        flow: which of them had stored flow, and in which of the store's members; empty where none was used.
         metrics_bytes: size of metrics.jsonl; a resumed run cuts it there, since it writes the rest again.
         scaler: state of the loss scaling; empty where there is none.
         bank: of a running bank; empty where there is none.
@@ -66,6 +67,7 @@ class Checkpoint:
     centroids_KD: torch.Tensor | None = None
     best: float | None = None
     video_ids: tuple[str, ...] = ()
+    flow: dict[str, Any] = field(default_factory=dict)
     metrics_bytes: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     bank: dict[str, torch.Tensor] = field(default_factory=dict)

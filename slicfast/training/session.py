@@ -28,44 +28,16 @@ from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, sa
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.optimization import plain_state
-from slicfast.errors import ConfigError, DataError, RunError
+from slicfast.errors import ConfigError, DataError
 from slicfast.records import MetricsWriter, RunFolder
 from slicfast.training.objective import Objective
+from slicfast.training.resuming import OTHERWISE, flow_facts, require_same_run
 from slicfast.training.running_bank import RunningBank
 from slicfast.training.step import TrainingStep, optimizer_and_scaler, training_step
 from slicfast.training.terms import SlicObjective
 from slicfast.training.trackers import TrackerThread
 
 logger = logging.getLogger("slicfast")
-
-# Keys in which a resumed run may differ from the one it goes on with: they change no weight.
-FREE_KEYS = frozenset(
-    {
-        "data.store",
-        "data.files",
-        "data.memory_share",
-        "data.num_threads",
-        "data.prefetch",
-        "data.max_bad_share",
-        "eval.interval",
-        "eval.batch_size",
-        "logging.tensorboard",
-        "logging.wandb_project",
-        "logging.wandb_name",
-        "model.image_weights",
-        "train.epochs",
-        "train.init_from",
-        "train.log_interval",
-        "train.nan_check_interval",
-        "train.checkpoint_interval",
-        "train.keep_every_epochs",
-        "train.keep_requests",
-        "train.num_torch_threads",
-    }
-)
-
-
-OTHERWISE = "start a new run in another folder (train.init_from takes weights over)"
 
 
 @dataclass
@@ -209,15 +181,15 @@ def assemble(
     autocast = autocast_dtype(device, config.train.precision)
     optimizer, scaler = optimizer_and_scaler(config, groups or encoder, device)
     ids = tuple(store.ids(rows_N))
-    state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids)
+    state = Checkpoint(config=config.to_dict(), model={}, video_ids=ids, flow=flow_facts(flow, rows_N))
     if resume is not None:
-        require_same_run(resume, config, ids, otherwise)
+        require_same_run(resume, state, config, otherwise)
         load_weights(encoder, resume.model, run.path)
         optimizer.load_state_dict(resume.optimizer)
         scaler.load_state_dict(resume.scaler)
         objective.load_state_dict(resume.objective)
+        resume.config, resume.flow = state.config, state.flow
         state = resume
-        state.config = config.to_dict()
     step = training_step(config, encoder, objective, optimizer, scaler, device, num_ranks=ranks.size)
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
     place_of_row = np.full(len(store), -1, dtype=np.int64)
@@ -295,30 +267,3 @@ def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Con
             advice,
         )
     return flow
-
-
-def require_same_run(
-    saved: Checkpoint, config: Config, ids: tuple[str, ...], otherwise: str = OTHERWISE
-) -> None:
-    """Raise RunError unless going on gives what an unbroken run would have given."""
-    known = Config.from_dict(saved.config, source="the run's checkpoint")  # newer keys at their defaults
-    then, now = _flatten(known.to_dict()), _flatten(config.to_dict())
-    changed = sorted(key for key in now if key not in FREE_KEYS and now[key] != then.get(key))
-    if changed:
-        listed = ", ".join(f"{key} ({then.get(key)} -> {now[key]})" for key in changed[:4])
-        raise RunError(f"cannot resume with another configuration: {listed}; {otherwise}")
-    if saved.video_ids != ids:
-        gone, added = set(saved.video_ids) - set(ids), set(ids) - set(saved.video_ids)
-        raise RunError(
-            f"cannot resume: the training videos changed ({len(added)} new, {len(gone)} gone); {otherwise}"
-        )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -266,6 +266,29 @@ def test_the_flow_view_reaches_the_network(tiny_config, gliding_store, tmp_path)
     assert all(found[i] != found[j] for i in range(4) for j in range(i))
 
 
+def test_changed_flow_is_noticed(tiny_config, gliding_store, tmp_path):
+    store, run = tmp_path / "store", tmp_path / "run"
+    shutil.copytree(gliding_store.path, store)
+    options = (f"data.store={store}", "motion.view=flow", "train.batch_size=4")
+    train(tiny_config(*options, "train.epochs=1"), run)
+    last = run / "checkpoints" / "last.pt"
+    saved = load_checkpoint(last)
+    assert saved.flow["members"] == "flow-u" and saved.flow["has_flow"].tolist() == [True] * 4
+    shutil.move(store / "flow-u", tmp_path / "away")
+    with pytest.raises(RunError, match=r"flow was that of flow-u and now is that of flow-uv"):
+        train(tiny_config(*options), run, resume="auto")
+    catalog = read_catalog(gliding_store.path.parent / "videos")
+    prepare_flow(replace(catalog, videos=catalog.videos[:-1]), store, workers=1)
+    with pytest.raises(RunError, match=r"\(0 training videos have it that had none, 1 have it no more\)"):
+        train(tiny_config(*options), run, resume="auto")
+    shutil.rmtree(store / "flow-u")
+    shutil.move(tmp_path / "away", store / "flow-u")
+    older = replace(saved, flow={})  # as before checkpoints told of flow
+    save_checkpoint(last, older)
+    train(tiny_config(*options), run, resume="auto")
+    assert load_checkpoint(last).flow["has_flow"].tolist() == [True] * 4
+
+
 def test_training_on_flow_that_is_not_there_is_one_line(tiny_config, tmp_path, caplog, gliding_store):
     with pytest.raises(DataError, match=r"make it with 'slicfast prepare ROOT .* --flow'"):
         train(tiny_config("motion.view=flow"), tmp_path / "run")
