@@ -27,6 +27,11 @@ _PACKAGES = {
     **dict.fromkeys(("ssh", "sftp"), "paramiko"),
     "hf": "huggingface_hub",
 }
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+_HOW_TO_BE_KNOWN = (
+    "for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE (a public bucket:"
+    " FSSPEC_S3_ANON=true), for gs:// GOOGLE_APPLICATION_CREDENTIALS (FSSPEC_GS_TOKEN=anon)"
+)
 _IN_PROCESS = ("memory",)  # what other processes do not see
 
 # What tells whether a file is the one it was: its contents where a file system knows them, else its time.
@@ -164,10 +169,14 @@ def persistently(ask: Callable[[], T], beat: Callable[[], None] = lambda: None) 
 def failure_of(error: Exception) -> FetchError:
     """A package's error as ours: what it says in a line, and whether to try again."""
     cause = error.__cause__  # fsspec says "not found" for whatever a web server answers
-    status = getattr(cause, "status", None) or getattr(error, "status", None)
+    if any(type(one).__name__ in _NO_CREDENTIALS for one in (error, cause)):
+        return FetchError(f"no credentials: {_HOW_TO_BE_KNOWN}", for_now=False)
+    status = _status(cause) or _status(error)
     if status is not None:
         if status in (404, 410):
             return FetchError("no such file", for_now=False)
+        if status in (401, 403) and type(error).__module__.startswith("gcsfs"):
+            return FetchError(f"the server answers {status}; {_HOW_TO_BE_KNOWN}", for_now=False)
         permanent = 400 <= status < 500 and status not in (408, 425, 429)
         return FetchError(f"the server answers {status}", for_now=not permanent)
     if isinstance(error, FileNotFoundError) and cause is None:
@@ -175,6 +184,16 @@ def failure_of(error: Exception) -> FetchError:
     if isinstance(error, PermissionError):
         return FetchError(f"not permitted: {explain(error)}", for_now=False)
     return FetchError(f"cannot be fetched: {explain(cause if isinstance(cause, Exception) else error)}")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """What a server answered, as aiohttp, gcsfs or botocore tell it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        found = getattr(error, "status", None) or getattr(error, "code", None)
+    return found if isinstance(found, int) else None
 
 
 def explain(error: Exception) -> str:
