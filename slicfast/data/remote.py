@@ -191,8 +191,10 @@ def _status(error: BaseException | None) -> int | None:
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    elif type(error).__module__.startswith("gcsfs"):  # aiohttp's broken transfers bear a 400 of no account
+        found = getattr(error, "code", None)
     else:
-        found = getattr(error, "status", None) or getattr(error, "code", None)
+        found = getattr(error, "status", None)
     return found if isinstance(found, int) else None
 
 
