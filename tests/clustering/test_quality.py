@@ -76,8 +76,8 @@ def test_churn_does_not_see_names(rng):
     old_N = rng.integers(0, 50, size=400)
     assert churn(rng.permutation(50)[old_N] + 3, old_N) == 0
     moved_N = old_N.copy()
-    moved_N[:10] = 99
-    assert churn(moved_N, old_N) == pytest.approx(10 / 400, abs=1 / 400)
+    moved_N[:10] = 99  # of a very small cluster, more may have moved together than stayed
+    assert 8.5 / 400 < churn(moved_N, old_N) < 10.5 / 400
 
 
 def test_churn_of_splitting_and_merging():

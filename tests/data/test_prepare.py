@@ -147,7 +147,8 @@ def test_left_out_videos_are_named_and_not_tried_again(
     assert len(lines) == 3 and lines[2].startswith("run/empty name.avi\tempty file\t")
     caplog.clear()
     report = run(videos, tmp_path / "store")
-    assert report.num_done == 0 and report.num_left_out == 2 and not caplog.text
+    assert report.num_done == 0 and report.num_left_out == 2
+    assert "left out" not in caplog.text
     assert run(videos, tmp_path / "store", retry=True).num_done == 1
     write_video(videos / "run/bad.avi", numbered_video(9))
     report = run(videos, tmp_path / "store")
