@@ -1,6 +1,6 @@
 """MkDocs hook: a page a command and the configuration's reference, made from the program at build time.
 
-Nothing of them is typed: commands describe themselves, and what config.py says beside a key stands there.
+Nothing of them is typed: commands describe themselves, and what sections.py says beside a key stands there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import typer
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
-import slicfast.config
+import slicfast.sections
 from slicfast.cli.app import app
 from slicfast.config import Config, Section
 
@@ -115,7 +115,7 @@ def _examples(epilog: str) -> list[str]:
 
 
 def configuration() -> str:
-    """A table a section: key, type, default, and what config.py says beside it."""
+    """A table a section: key, type, default, and what sections.py says beside it."""
     parts = ["# Configuration\n", "Every key may stand in a YAML file or after `--set`.\n"]
     values = Config().model_dump(mode="json")
     for name, info in Config.model_fields.items():
@@ -141,7 +141,7 @@ def _yaml(value: Any) -> str:
 
 def _notes(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
     """A section's docstring, and the comments before and behind each of its keys."""
-    source = inspect.getsource(slicfast.config)
+    source = inspect.getsource(slicfast.sections)
     lines = source.splitlines()
     tree = next(
         n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == section.__name__

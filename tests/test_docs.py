@@ -33,7 +33,7 @@ def test_the_site_builds_strictly_and_names_every_command_and_key(tmp_path: Path
     assert finished.returncode == 0, finished.stderr
     page = (site / "configuration/index.html").read_text()
     assert [key for key in all_keys() if f"<code>{key}</code>" not in page] == []
-    assert "frames between two frames of a clip" in page  # a comment of config.py
+    assert "frames between two frames of a clip" in page  # a comment of sections.py
     overview = (site / "commands/index.html").read_text()
     for path in command_paths(typer.main.get_command(app), "slicfast"):
         assert f"<code>{path}</code>" in overview

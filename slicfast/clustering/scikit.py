@@ -1,7 +1,7 @@
 """Agglomerative clustering, DBSCAN and OPTICS by cosine distance, through scikit-learn.
 
-SLIC (CVPR 2022) compares them with FINCH and k-means; their settings are in config.py. What they call noise,
-points without a cluster, becomes clusters of one. Legend: N rows, D dimensions.
+SLIC (CVPR 2022) compares them with FINCH and k-means; their settings are in sections.py. What they call
+noise, points without a cluster, becomes clusters of one. Legend: N rows, D dimensions.
 """
 
 from __future__ import annotations
