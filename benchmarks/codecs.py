@@ -24,13 +24,13 @@ from slicfast.bench.harness import cpu_seconds, write_result
 from slicfast.bench.loader import WHOLE, bench_loader
 from slicfast.config import Config
 from slicfast.data.catalog import Catalog, Video, read_catalog
-from slicfast.data.decode import Decoded, decode
-from slicfast.data.encoding import make_encoder
-from slicfast.data.estimate import spread
-from slicfast.data.pictures import FrameScaler
+from slicfast.data.decoding.ffmpeg import Decoded, decode
+from slicfast.data.decoding.pictures import FrameScaler
 from slicfast.data.prepare import prepare
+from slicfast.data.preparing.encoding import make_encoder
+from slicfast.data.preparing.estimate import spread
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings, Uint8Array
+from slicfast.data.stores.format import StoreSettings, Uint8Array
 from slicfast.data.synthetic import SyntheticConfig, write_dataset
 
 NUM_VIDEOS = 30

@@ -22,7 +22,7 @@ from slicfast.bench.texture import texture_store
 from slicfast.config import AugmentConfig
 from slicfast.data.augment import ClipParams, draw
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding import JpegDecoder
+from slicfast.data.decoding.jpeg import JpegDecoder
 from slicfast.data.resampling import resample
 from slicfast.device import ensure_torchvision_imports
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from slicfast.bench.harness import measure_in_turn, write_result
 from slicfast.data.flow import LEVELS_PER_PIXEL, make_dis
+from slicfast.data.preparing.transcode import transcode
 from slicfast.data.store import StoreSettings
-from slicfast.data.transcode import transcode
 
 FILM, STORED = (320, 240), (171, 128)  # width, height
 NUM_PAIRS, NUM_RUNS = 40, 5

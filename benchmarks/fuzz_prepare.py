@@ -21,9 +21,9 @@ import numpy as np
 
 from slicfast.bench.harness import cpu_seconds, write_result
 from slicfast.bench.mutations import MUTATIONS, mutate, write_videos
-from slicfast.data.source import stat_source
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.workers import Result, Task, WorkerPool
+from slicfast.data.preparing.source import stat_source
+from slicfast.data.preparing.workers import Result, Task, WorkerPool
+from slicfast.data.stores.format import StoreSettings
 
 WORKERS = 2
 STALL_S, LIMIT_S = 20.0, 60.0

@@ -27,9 +27,9 @@ from slicfast.bench.harness import write_result
 from slicfast.config import Config
 from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import BLOCK, Source, StoreHeader, StoreSettings, VideoRecord, padding
-from slicfast.data.store_index import ShardTable
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.format import BLOCK, Source, StoreHeader, StoreSettings, VideoRecord, padding
+from slicfast.data.stores.index import ShardTable
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.training.session import training_rows
 
 NUM_VIDEOS = 650_000

@@ -16,12 +16,12 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import draw
 from slicfast.data.catalog import read_catalog
-from slicfast.data.flow_store import FlowStore
 from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.preparing.flow import prepare_flow
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import FlowStore
 from slicfast.data.synthetic import SyntheticConfig, write_dataset
 
 CONFIG = DataConfig(clip_length=2)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from slicfast.bench.harness import quartiles, write_result
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreWriter, VideoRecord
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 
 PICTURE_BYTES = 5000
 NUM_VIDEOS, NUM_PICTURES, CLIP = 20, 200, 16

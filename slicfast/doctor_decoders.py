@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data.decoding import build_pipeline, outputs
-from slicfast.data.decoding_vp9 import decoded_cut, feed_cuts
-from slicfast.data.store_parts import Cut
+from slicfast.data.decoding.jpeg import build_pipeline, outputs
+from slicfast.data.decoding.vp9 import decoded_cut, feed_cuts
+from slicfast.data.stores.parts import Cut
 from slicfast.device import dali_install_line, rapids_install_line, require_dali
 from slicfast.doctor import Check, first_line, version_of
 

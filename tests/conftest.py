@@ -12,9 +12,9 @@ from small_data import encode_pictures, gliding_video, record_of, smooth_video, 
 
 from slicfast.data.catalog import read_catalog
 from slicfast.data.prepare import prepare
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.preparing.flow import prepare_flow
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreSettings, StoreWriter
+from slicfast.data.stores.writer import StoreSettings, StoreWriter
 from slicfast.device import cap_onednn, ensure_torchvision_imports
 
 TINY_SIZE = (40, 32)  # width, height

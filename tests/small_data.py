@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 
-from slicfast.data.store_writer import VideoRecord
+from slicfast.data.stores.writer import VideoRecord
 
 
 def smooth_video(generator: np.random.Generator, num_frames: int, width: int, height: int) -> np.ndarray:

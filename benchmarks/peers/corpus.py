@@ -22,7 +22,7 @@ from slicfast.bench.texture import texture_frames
 from slicfast.data.catalog import read_catalog
 from slicfast.data.prepare import prepare
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreWriter, VideoRecord
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 
 FRAME_QUALITY = 90  # of the JPEG frames, as of the store
 SIZE = (320, 240)

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.peers.peer import Clips
 from slicfast.config import Config
-from slicfast.data.decoding import JpegDecoder
+from slicfast.data.decoding.jpeg import JpegDecoder
 from slicfast.data.loader import ClipLoader
 from slicfast.data.store import ClipStore
 

@@ -19,11 +19,11 @@ from slicfast.bench.step import torch_threads
 from slicfast.bench.texture import texture_store
 from slicfast.bench.texture_flow import add_flow
 from slicfast.config import AugmentConfig, Config
-from slicfast.data.flow_store import open_flow
 from slicfast.data.loader import ClipLoader
 from slicfast.data.reading import ClipReader
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import open_flow
 from slicfast.device import num_cores, require_dali, resolve_device
 from slicfast.errors import DataError
 

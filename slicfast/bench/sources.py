@@ -25,10 +25,10 @@ from slicfast.bench.step import torch_threads
 from slicfast.config import Config
 from slicfast.data.augment import draw
 from slicfast.data.backend import make_backend
-from slicfast.data.clip_sources import open_source
 from slicfast.data.loader import ClipLoader
 from slicfast.data.reading import ClipReader
 from slicfast.data.requests import Requests
+from slicfast.data.sources.choice import open_source
 from slicfast.data.store import ClipStore
 from slicfast.device import num_cores, require_dali, resolve_device
 from slicfast.errors import ConfigError, one_of

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slicfast.data.store import ClipStore, StoreSettings
-from slicfast.data.store_writer import StoreWriter, VideoRecord
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 
 SIZE = (171, 128)  # width, height: 4:3 at short side 128
 _NUM_VIDEOS, _NUM_FRAMES, _QUALITY = 16, 64, 90

@@ -8,7 +8,7 @@ import numpy as np
 
 from slicfast.data.flow import CONTENT, Components, FlowEncoder, flow_folder
 from slicfast.data.store import ClipStore, StoreSettings
-from slicfast.data.store_writer import StoreWriter, VideoRecord
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 
 
 def add_flow(store: ClipStore, components: Components) -> None:

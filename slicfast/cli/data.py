@@ -108,13 +108,13 @@ def prepare(
     Each video that cannot be used is left out, with the reason in STORE/left_out.tsv.
     Flow may be asked for at once or later: only what is missing is made.
     """
-    from slicfast.data import estimate as dry
     from slicfast.data.catalog import read_catalog
     from slicfast.data.flow import CONTENT, flow_folder
     from slicfast.data.prepare import StoreSettings
     from slicfast.data.prepare import prepare as run
-    from slicfast.data.prepare_flow import outdated_flow, prepare_flow
-    from slicfast.data.workers import LIMIT_S
+    from slicfast.data.preparing import estimate as dry
+    from slicfast.data.preparing.flow import outdated_flow, prepare_flow
+    from slicfast.data.preparing.workers import LIMIT_S
 
     given: dict[str, Any] = {
         "short_side": short_side,

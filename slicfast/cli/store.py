@@ -13,9 +13,9 @@ from slicfast.errors import DataError
 from slicfast.progress import track
 
 if TYPE_CHECKING:
-    from slicfast.data.store_info import StoreInfo
-    from slicfast.data.store_merge import MergeReport
-    from slicfast.data.store_verify import VerifyReport
+    from slicfast.data.stores.info import StoreInfo
+    from slicfast.data.stores.merge import MergeReport
+    from slicfast.data.stores.verify import VerifyReport
 
 MAX_SHOWN = 20  # damaged videos, lines a store
 
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def info(path: PathArgument, as_json: JsonOption = False) -> None:
     """Say what a clip store holds, from its index alone."""
-    from slicfast.data.store_info import store_info
+    from slicfast.data.stores.info import store_info
 
     found = store_info(path)
     if as_json:
@@ -88,7 +88,7 @@ def verify(
 
     Pictures, records, original files and optical flow; damaged videos are named, and the exit code is 1.
     """
-    from slicfast.data.store_verify import verify as run
+    from slicfast.data.stores.verify import verify as run
 
     with track("Verifying", unit="videos") as bar:
         report = run(path, workers=workers, progress=bar.report)
@@ -136,7 +136,7 @@ def merge(
 
     May be stopped at any moment: the same command goes on where it was.
     """
-    from slicfast.data.store_merge import merge as run
+    from slicfast.data.stores.merge import merge as run
 
     with track("Merging", unit="videos") as bar:
         report = run(out, stores, duplicates=duplicates, pictures_only=pictures_only, progress=bar.report)

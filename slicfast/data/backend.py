@@ -12,10 +12,10 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding_mixed import MixedDecoder, MixedProbe
+from slicfast.data.decoding.mixed import MixedDecoder, MixedProbe
 from slicfast.data.photometric import Photometric
-from slicfast.data.pipeline_mixed import MixedPipeline
-from slicfast.data.store_parts import Stored
+from slicfast.data.pipelines.mixed import MixedPipeline
+from slicfast.data.stores.parts import Stored
 
 Batch = Sequence[Stored]  # what `reading.Reading` holds of N clips
 

@@ -16,7 +16,7 @@ from slicfast.data.catalogs.plain import LIST_SUFFIXES, find_lists, select_liste
 from slicfast.data.catalogs.remote import scan_remote
 from slicfast.data.catalogs.scan import VIDEO_EXTENSIONS, Tree, explain_no_videos, scan
 from slicfast.data.catalogs.shards import find_shards, is_shards, select_shards, shards_root
-from slicfast.data.remote import RemoteFolder, Root, is_url, local_path
+from slicfast.data.preparing.remote import RemoteFolder, Root, is_url, local_path
 from slicfast.errors import ConfigError, DataError, one_of
 
 __all__ = ["KINDS", "VIDEO_EXTENSIONS", "Catalog", "Video", "read_catalog"]

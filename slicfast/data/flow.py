@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data.encoding import PictureEncoder
-from slicfast.data.store_format import StoreSettings, Uint8Array
+from slicfast.data.preparing.encoding import PictureEncoder
+from slicfast.data.stores.format import StoreSettings, Uint8Array
 
 Components = Literal["horizontal", "both"]
 

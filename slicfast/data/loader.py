@@ -23,12 +23,12 @@ import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig, MotionConfig
-from slicfast.data.flow_store import FlowStore
 from slicfast.data.hand_over import HandOver, make_hand_over
 from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import FlowStore
 from slicfast.data.views import Geometry
 from slicfast.device import num_cores
 from slicfast.profiling import span

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.data.augment import ClipParams
-from slicfast.data.decoding import Pictures, as_torch, build_pipeline, decoded, outputs
+from slicfast.data.decoding.jpeg import Pictures, as_torch, build_pipeline, decoded, outputs
 from slicfast.data.resampling import axis
 from slicfast.device import require_dali
 

@@ -19,15 +19,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from slicfast.data.catalog import Catalog, Video
-from slicfast.data.estimate import Estimate, estimate, spread
-from slicfast.data.fetch import fetch
-from slicfast.data.keeping import Keeper
-from slicfast.data.left_out import LeftOut, append_left_out, read_left_out, write_left_out
-from slicfast.data.remote import FetchError, OutputFull, Remote
-from slicfast.data.source import is_unchanged, stat_sources
-from slicfast.data.store_format import Source, StoreSettings
-from slicfast.data.store_writer import StoreWriter
-from slicfast.data.workers import LIMIT_S, STALL_S, Result, Task, WorkerPool
+from slicfast.data.preparing.estimate import Estimate, estimate, spread
+from slicfast.data.preparing.fetch import fetch
+from slicfast.data.preparing.keeping import Keeper
+from slicfast.data.preparing.left_out import LeftOut, append_left_out, read_left_out, write_left_out
+from slicfast.data.preparing.remote import FetchError, OutputFull, Remote
+from slicfast.data.preparing.source import is_unchanged, stat_sources
+from slicfast.data.preparing.workers import LIMIT_S, STALL_S, Result, Task, WorkerPool
+from slicfast.data.stores.format import Source, StoreSettings
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.device import num_cores
 from slicfast.errors import ConfigError, DataError
 

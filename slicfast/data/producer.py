@@ -14,13 +14,13 @@ import torch
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
 from slicfast.data.backend import make_backend
-from slicfast.data.clip_sources import open_source
-from slicfast.data.decoding import DecodeError
-from slicfast.data.flow_store import FlowStore
+from slicfast.data.decoding.jpeg import DecodeError
 from slicfast.data.flow_view import show_flow
 from slicfast.data.reading import ClipReader, Reading
 from slicfast.data.requests import Requests, View
+from slicfast.data.sources.choice import open_source
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import FlowStore
 from slicfast.data.views import Geometry
 from slicfast.errors import RunError
 

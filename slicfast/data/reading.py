@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from slicfast.data.augment import uniforms
-from slicfast.data.clip_sources import ClipSource, StoredClips
-from slicfast.data.flow_store import FlowStore
 from slicfast.data.requests import Requests, Role, View, frame_indices
+from slicfast.data.sources.choice import ClipSource, StoredClips
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_parts import Stored
+from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.parts import Stored
 from slicfast.errors import RunError
 
 logger = logging.getLogger("slicfast")

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data import ivf
-from slicfast.data.sealing import unseal
-from slicfast.data.store_files import PlacedArray, PlacedFile, damaged, load_array
-from slicfast.data.store_format import (
+from slicfast.data.stores import ivf
+from slicfast.data.stores.files import PlacedArray, PlacedFile, damaged, load_array
+from slicfast.data.stores.format import (
     ORIGINALS,
     SHARDS,
     Int32Array,
@@ -28,8 +27,9 @@ from slicfast.data.store_format import (
     Uint32Array,
     unpack_strings,
 )
-from slicfast.data.store_original import Original, Originals
-from slicfast.data.store_parts import Cut, DamagedClip, Layout
+from slicfast.data.stores.original import Original, Originals
+from slicfast.data.stores.parts import Cut, DamagedClip, Layout
+from slicfast.data.stores.sealing import unseal
 from slicfast.errors import ConfigError, DataError, one_of
 
 __all__ = ["ClipStore", "Cut", "DamagedClip", "Layout", "StoreSettings"]

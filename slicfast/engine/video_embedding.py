@@ -21,10 +21,10 @@ import torch
 from slicfast.config import Config
 from slicfast.data.ahead import Done, work_ahead
 from slicfast.data.augment import evaluation_size
-from slicfast.data.decode import one_line, quiet_ffmpeg
-from slicfast.data.file_clips import Piece, read_clips
-from slicfast.data.file_sources import ArraySource, ClipPlan, FileSource, Source, VideoFacts
-from slicfast.data.store_format import StoreSettings
+from slicfast.data.decoding.ffmpeg import one_line, quiet_ffmpeg
+from slicfast.data.sources.file_clips import Piece, read_clips
+from slicfast.data.sources.file_sources import ArraySource, ClipPlan, FileSource, Source, VideoFacts
+from slicfast.data.stores.format import StoreSettings
 from slicfast.device import autocast_dtype, num_cores, resolve_device
 from slicfast.engine.checkpoint import encoder_of, find_checkpoint, load_checkpoint, weights_fingerprint
 from slicfast.engine.encoder import VideoEncoder

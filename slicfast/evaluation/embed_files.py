@@ -13,7 +13,7 @@ from typing import Any
 from slicfast import __version__
 from slicfast.data.catalogs.plain import select_listed
 from slicfast.data.catalogs.scan import explain_no_videos, scan
-from slicfast.data.file_sources import ClipPlan
+from slicfast.data.sources.file_sources import ClipPlan
 from slicfast.engine.video_embedding import Embedded, Encoder, FeatureKind, VideoInput
 from slicfast.errors import DataError
 from slicfast.evaluation.features_file import FORMAT, VERSION, FeaturesFile, require_writable_kind

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from slicfast.data.decoding import DecodeError
-from slicfast.data.decoding_film import decode_film
-from slicfast.data.films import FilmClips
+from slicfast.data.decoding.film import decode_film
+from slicfast.data.decoding.jpeg import DecodeError
+from slicfast.data.sources.films import FilmClips
 from slicfast.data.store import ClipStore
-from slicfast.data.store_parts import FilmCut, Stored
+from slicfast.data.stores.parts import FilmCut, Stored
 from slicfast.errors import DataError
 
 NUM_PICTURES = 8

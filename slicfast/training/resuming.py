@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.config import Config
-from slicfast.data.flow_store import FlowStore
+from slicfast.data.stores.flow import FlowStore
 from slicfast.engine.checkpoint import Checkpoint
 from slicfast.errors import RunError
 

@@ -17,11 +17,11 @@ from slicfast.assignment import Assignment
 from slicfast.clustering.backends import require_backend
 from slicfast.clustering.scikit import require_memory
 from slicfast.config import Config
-from slicfast.data.flow_store import FlowStore, open_flow
 from slicfast.data.loader import ClipLoader
 from slicfast.data.requests import Requests
 from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import FlowStore, open_flow
 from slicfast.device import autocast_dtype
 from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, save_checkpoint

@@ -12,10 +12,10 @@ from slicfast.bench.loader import COLUMNS, STAGES, bench_loader, random_batches,
 from slicfast.bench.texture import SIZE, texture_store
 from slicfast.bench.texture_flow import add_flow
 from slicfast.config import Config
-from slicfast.data.flow_store import FlowStore
 from slicfast.data.reading import ClipReader
 from slicfast.data.requests import View
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import FlowStore
 
 pytest.importorskip("nvidia.dali")
 

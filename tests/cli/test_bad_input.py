@@ -17,7 +17,7 @@ from small_data import encode_pictures, record_of, smooth_video
 
 from slicfast.config import Config
 from slicfast.data.store import ClipStore, StoreSettings
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.writer import StoreWriter
 
 SMALL = (
     "data.clip_length=4",

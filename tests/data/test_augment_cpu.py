@@ -13,7 +13,7 @@ from small_data import encode_pictures, smooth_video
 from slicfast.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig
 from slicfast.data.augment import BRIGHTNESS, CONTRAST, HUE, LUMA, SATURATION, ClipParams, centre_crop, draw
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding import JpegDecoder
+from slicfast.data.decoding.jpeg import JpegDecoder
 from slicfast.data.photometric import Photometric
 from slicfast.data.pipeline import ClipPipeline
 from slicfast.data.resampling import resample

@@ -18,9 +18,9 @@ from loopback import serving
 from small_data import smooth_video, write_video
 from test_sources import SMALL, check_shards, contents, files_of, run, write_shards
 
-from slicfast.data import remote
 from slicfast.data.catalog import read_catalog
-from slicfast.data.estimate import estimate
+from slicfast.data.preparing import remote
+from slicfast.data.preparing.estimate import estimate
 from slicfast.data.store import ClipStore
 from slicfast.errors import DataError
 

@@ -15,7 +15,7 @@ from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.reading import ClipReader, DamageTally
 from slicfast.data.requests import Requests, Role, frame_indices, make_requests
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreSettings, StoreWriter
+from slicfast.data.stores.writer import StoreSettings, StoreWriter
 from slicfast.errors import DataError, RunError
 
 LENGTH = 4

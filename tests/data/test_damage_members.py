@@ -15,13 +15,13 @@ from small_data import gliding_video, write_video
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.catalog import read_catalog
 from slicfast.data.flow import Components
-from slicfast.data.flow_store import FlowStore
 from slicfast.data.prepare import prepare
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.preparing.flow import prepare_flow
 from slicfast.data.reading import ClipReader, DamageTally
 from slicfast.data.requests import Requests, Role, View, frame_indices, make_requests
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_format import StoreSettings
+from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.format import StoreSettings
 from slicfast.errors import DataError, RunError
 
 LENGTH = 4

@@ -8,7 +8,7 @@ import torch
 from clip_reference import decode
 from small_data import encode_pictures, smooth_video
 
-from slicfast.data.decoding import DecodeError, DecodeProbe, JpegDecoder
+from slicfast.data.decoding.jpeg import DecodeError, DecodeProbe, JpegDecoder
 
 pytest.importorskip("nvidia.dali")
 

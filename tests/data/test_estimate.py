@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from small_data import numbered_video, smooth_video, write_video
 
-from slicfast.data import decode, transcode
-from slicfast.data import estimate as dry
 from slicfast.data.catalog import read_catalog
-from slicfast.data.store_format import StoreSettings
+from slicfast.data.decoding import ffmpeg as decode
+from slicfast.data.preparing import estimate as dry
+from slicfast.data.preparing import transcode
+from slicfast.data.stores.format import StoreSettings
 
 SMALL = StoreSettings(short_side=24)
 

@@ -15,18 +15,18 @@ from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import draw
 from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.catalog import read_catalog
-from slicfast.data.decode import Decoded, decode
-from slicfast.data.decoding import DecodeError
-from slicfast.data.decoding_film import decode_film
-from slicfast.data.film_cuts import cut_film, map_film
-from slicfast.data.films import FilmClips
+from slicfast.data.decoding.ffmpeg import Decoded, decode
+from slicfast.data.decoding.film import decode_film
+from slicfast.data.decoding.jpeg import DecodeError
+from slicfast.data.decoding.pictures import FrameScaler
 from slicfast.data.loader import ClipLoader
-from slicfast.data.pictures import FrameScaler
 from slicfast.data.prepare import prepare
 from slicfast.data.requests import Requests, Role, frame_indices, make_requests
+from slicfast.data.sources.film_cuts import cut_film, map_film
+from slicfast.data.sources.films import FilmClips
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_parts import FilmCut
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.parts import FilmCut
 from slicfast.errors import ConfigError
 
 pytest.importorskip("nvidia.dali")

@@ -14,12 +14,12 @@ from slicfast.config import AugmentConfig, Config, DataConfig
 from slicfast.data.augment import draw
 from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.flow import FlowEncoder, flow_folder, to_levels
-from slicfast.data.flow_store import FlowStore, open_flow
 from slicfast.data.flow_view import flow_factors, show_flow
 from slicfast.data.loader import ClipBatch, ClipLoader
 from slicfast.data.reading import ClipReader
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore, StoreSettings
+from slicfast.data.stores.flow import FlowStore, open_flow
 from slicfast.errors import DataError
 
 pytest.importorskip("nvidia.dali")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from slicfast.bench.mutations import MUTATIONS, mutate, write_videos
-from slicfast.data.left_out import read_left_out
+from slicfast.data.preparing.left_out import read_left_out
 from slicfast.data.store import ClipStore
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,8 @@ def test_damaged_videos_are_stored_or_left_out_with_a_reason(sound: dict[str, Pa
 
 def test_a_worker_may_not_take_all_memory(tmp_path: Path) -> None:
     script = (
-        "import sys; from slicfast.data import work; work.MEMORY_BYTES = 1 << 30; work._limit_memory()\n"
+        "import sys; from slicfast.data.preparing import work\n"
+        "work.MEMORY_BYTES = 1 << 30; work._limit_memory()\n"
         "try: bytearray(2 << 30)\n"
         "except MemoryError: sys.exit(7)\n"
     )

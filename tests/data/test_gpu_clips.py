@@ -25,8 +25,8 @@ from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
 from slicfast.data.requests import Requests, Role, make_requests
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.writer import StoreWriter
 
 pytest.importorskip("nvidia.dali")
 

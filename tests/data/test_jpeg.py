@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from small_data import encode_pictures, smooth_video
 
-from slicfast.data.jpeg import HeaderCheck, parse_header
+from slicfast.data.decoding.jpeg_header import HeaderCheck, parse_header
 
 WIDTH, HEIGHT = 50, 36
 
@@ -74,7 +74,7 @@ def test_any_change_of_a_known_header_is_looked_at_again():
 
 
 def test_what_is_known_stays_bounded(monkeypatch):
-    monkeypatch.setattr("slicfast.data.jpeg._MAX_KNOWN", 3)
+    monkeypatch.setattr("slicfast.data.decoding.jpeg_header._MAX_KNOWN", 3)
     check = HeaderCheck()
     for quality in range(20, 80, 4):
         assert check.fault(picture(quality), WIDTH, HEIGHT) is None

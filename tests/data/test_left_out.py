@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from slicfast.data.left_out import LeftOut, append_left_out, read_left_out, write_left_out
-from slicfast.data.source import WHOLE_BYTES, fingerprint, is_unchanged, stat_source, with_fingerprint
-from slicfast.data.store_format import Source
+from slicfast.data.preparing.left_out import LeftOut, append_left_out, read_left_out, write_left_out
+from slicfast.data.preparing.source import (
+    WHOLE_BYTES,
+    fingerprint,
+    is_unchanged,
+    stat_source,
+    with_fingerprint,
+)
+from slicfast.data.stores.format import Source
 from slicfast.errors import DataError
 
 

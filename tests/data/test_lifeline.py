@@ -78,8 +78,8 @@ def test_workers_end_with_a_prepare_killed_in_the_middle_of_fetching(tmp_path: P
 HANGS = """
 import sys
 from pathlib import Path
-from slicfast.data.store_format import Source, StoreSettings
-from slicfast.data.workers import Task, WorkerPool
+from slicfast.data.stores.format import Source, StoreSettings
+from slicfast.data.preparing.workers import Task, WorkerPool
 
 path, tmp = map(Path, sys.argv[1:])
 with WorkerPool(1, tmp) as pool:
@@ -104,7 +104,7 @@ def run_lifeline(code: str, descriptor: int, *arguments: str) -> subprocess.Pope
         [
             sys.executable,
             "-c",
-            f"import os, sys, time\nfrom slicfast.data import lifeline\n{code}",
+            f"import os, sys, time\nfrom slicfast.data.preparing import lifeline\n{code}",
             *arguments,
         ],
         pass_fds=[descriptor],
@@ -138,5 +138,7 @@ def test_a_parent_that_died_before_is_noticed() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_linux_takes_the_request() -> None:
-    code = "from slicfast.data import lifeline; raise SystemExit(not lifeline._killed_by_the_kernel())"
+    code = (
+        "from slicfast.data.preparing import lifeline; raise SystemExit(not lifeline._killed_by_the_kernel())"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=20, check=False).returncode == 0

@@ -18,7 +18,7 @@ from slicfast.data.loader import ClipBatch, ClipLoader
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.requests import shuffled as shuffled_places
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreSettings, StoreWriter
+from slicfast.data.stores.writer import StoreSettings, StoreWriter
 from slicfast.errors import ConfigError, RunError
 
 pytest.importorskip("nvidia.dali")

@@ -11,11 +11,11 @@ import pytest
 from small_data import encode_pictures, numbered_video, record_of
 
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreHeader, StoreSettings
-from slicfast.data.store_info import store_info
-from slicfast.data.store_merge import merge
-from slicfast.data.store_verify import verify
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.format import StoreHeader, StoreSettings
+from slicfast.data.stores.info import store_info
+from slicfast.data.stores.merge import merge
+from slicfast.data.stores.verify import verify
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.errors import DataError
 
 SETTINGS = StoreSettings(short_side=16, quality=50)

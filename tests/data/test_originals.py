@@ -17,14 +17,14 @@ import pytest
 from small_data import numbered_video, numbers, smooth_video, write_video
 
 from slicfast.data.catalog import Catalog, Video, read_catalog
-from slicfast.data.estimate import estimate
-from slicfast.data.original_facts import original_facts
 from slicfast.data.prepare import PrepareReport, prepare
-from slicfast.data.source import stat_source, with_fingerprint
+from slicfast.data.preparing.estimate import estimate
+from slicfast.data.preparing.source import stat_source, with_fingerprint
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_original import OriginalFacts, segment_of
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.original import OriginalFacts, segment_of
+from slicfast.data.stores.original_facts import original_facts
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.errors import DataError
 
 SMALL = StoreSettings(short_side=24)
@@ -182,7 +182,7 @@ KILLED = (
     "from test_originals import *\n"
     "store, videos, place = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "import slicfast.data.store_shards as shards\n"
+    "import slicfast.data.stores.shards as shards\n"
     "write, left = shards._write, int(place)\n"
     "def counted(descriptor, data):\n"
     "    global left\n"

@@ -13,7 +13,7 @@ from small_data import encode_pictures, smooth_video
 from slicfast.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
 from slicfast.data.backend import GpuBackend
-from slicfast.data.decoding import DecodeError
+from slicfast.data.decoding.jpeg import DecodeError
 
 pytest.importorskip("nvidia.dali")
 

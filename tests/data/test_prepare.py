@@ -18,7 +18,7 @@ from small_data import numbered_video, smooth_video, write_video
 from slicfast.data.catalog import Catalog, Video, read_catalog
 from slicfast.data.prepare import PrepareReport, StoreSettings, estimate, prepare
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.errors import ConfigError, DataError
 
 SMALL = StoreSettings(short_side=24)
@@ -252,7 +252,7 @@ def test_no_space_for_the_index_keeps_the_one_there_was(videos: Path, tmp_path: 
     run(videos, store, limit=3)
     before = contents(store)
     script = (
-        "import resource, sys; from slicfast.data.store_writer import StoreWriter, StoreSettings\n"
+        "import resource, sys; from slicfast.data.stores.writer import StoreWriter, StoreSettings\n"
         "from slicfast.errors import MachineError\n"
         "with StoreWriter(sys.argv[1], StoreSettings(short_side=24)) as writer:\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"

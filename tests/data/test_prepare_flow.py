@@ -18,9 +18,9 @@ from small_data import gliding_video, smooth_video, write_video
 from slicfast.data.catalog import read_catalog
 from slicfast.data.flow import FlowEncoder, flow_folder, levels_per_pixel
 from slicfast.data.prepare import PrepareReport, StoreSettings, prepare
-from slicfast.data.prepare_flow import outdated_flow, prepare_flow
+from slicfast.data.preparing.flow import outdated_flow, prepare_flow
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.errors import ConfigError, DataError, RunError
 
 SMALL = StoreSettings(short_side=48)
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_where_it_was(videos: Path, prepared: Path, tmp_pat
     prepare(read_catalog(videos), store, SMALL, workers=1)
     code = (
         "import sys, time; from slicfast.data.catalog import read_catalog;"
-        "from slicfast.data.prepare_flow import prepare_flow;"
+        "from slicfast.data.preparing.flow import prepare_flow;"
         "prepare_flow(read_catalog(sys.argv[1]), sys.argv[2], workers=1,"
         " progress=lambda done, *_: done == 2 and (print('two', flush=True), time.sleep(60)))"
     )

@@ -13,17 +13,23 @@ import pytest
 import torch
 
 from slicfast.config import AugmentConfig, DataConfig
-from slicfast.data import resident
 from slicfast.data.augment import centre_crop, draw
 from slicfast.data.backend import CpuBackend, GpuBackend
-from slicfast.data.clip_sources import StoredClips
-from slicfast.data.holding import Pictures, decode_into
 from slicfast.data.loader import ClipLoader
-from slicfast.data.pipeline_held import resize_planes, resize_regions
-from slicfast.data.planes import to_pictures, to_planes
+from slicfast.data.pipelines.held import resize_planes, resize_regions
 from slicfast.data.requests import Requests, Role, frame_indices, make_requests
 from slicfast.data.resampling import resample
-from slicfast.data.resident import Residents, decoded_bytes, halved_bytes, plan_residents, stored_bytes
+from slicfast.data.sources import resident
+from slicfast.data.sources.choice import StoredClips
+from slicfast.data.sources.holding import Pictures, decode_into
+from slicfast.data.sources.planes import to_pictures, to_planes
+from slicfast.data.sources.resident import (
+    Residents,
+    decoded_bytes,
+    halved_bytes,
+    plan_residents,
+    stored_bytes,
+)
 from slicfast.data.store import ClipStore
 from slicfast.errors import MachineError
 

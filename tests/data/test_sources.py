@@ -15,13 +15,13 @@ import pytest
 from loopback import Loopback, serving
 from small_data import smooth_video, write_video
 
-from slicfast.data import remote
 from slicfast.data.catalog import read_catalog
 from slicfast.data.catalogs.shards import expand
-from slicfast.data.fetch import PIECE_BYTES, fetch
-from slicfast.data.left_out import read_left_out
 from slicfast.data.prepare import PrepareReport, StoreSettings, estimate, prepare
-from slicfast.data.remote import Remote
+from slicfast.data.preparing import remote
+from slicfast.data.preparing.fetch import PIECE_BYTES, fetch
+from slicfast.data.preparing.left_out import read_left_out
+from slicfast.data.preparing.remote import Remote
 from slicfast.data.store import ClipStore
 from slicfast.errors import ConfigError, DataError, MachineError
 

@@ -17,7 +17,7 @@ import pytest
 from small_data import encode_pictures, record_of, smooth_video
 
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_writer import StoreSettings, StoreWriter, VideoRecord
+from slicfast.data.stores.writer import StoreSettings, StoreWriter, VideoRecord
 from slicfast.errors import ConfigError, DataError, RunError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slicfast.data.sealing import sealed, unseal
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_files import PlacedArray, PlacedFile
+from slicfast.data.stores.files import PlacedArray, PlacedFile
+from slicfast.data.stores.sealing import sealed, unseal
 from slicfast.errors import DataError
 
 

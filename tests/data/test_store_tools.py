@@ -13,14 +13,14 @@ import pytest
 from small_data import encode_pictures, numbered_video, record_of, smooth_video, write_video
 
 from slicfast.data.catalog import read_catalog
-from slicfast.data.left_out import LeftOut, read_left_out, write_left_out
 from slicfast.data.prepare import prepare
+from slicfast.data.preparing.left_out import LeftOut, read_left_out, write_left_out
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_info import store_info
-from slicfast.data.store_merge import MERGED_FROM, merge
-from slicfast.data.store_verify import verify
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.info import store_info
+from slicfast.data.stores.merge import MERGED_FROM, merge
+from slicfast.data.stores.verify import verify
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.errors import ConfigError, DataError
 
 SMALL = StoreSettings(short_side=24)
@@ -119,7 +119,7 @@ def flip(path: Path, place: int) -> None:
 def test_damage_is_named_wherever_it_is(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slicfast.data.store_verify.SMALL", 0)
+    monkeypatch.setattr("slicfast.data.stores.verify.SMALL", 0)
     path = write_store(tmp_path / "store", ["a", "b", "c", "d"])
     write_store(path / "flow-u", ["a", "b"], settings=FLOW)
     layouts = [ClipStore(path).layout(row) for row in range(4)]
@@ -251,7 +251,7 @@ def test_damaged_videos_are_left_out_of_a_merge_and_named(tmp_path: Path) -> Non
 
 KILLED = (
     "import os, signal, sys\n"
-    "from slicfast.data.store_merge import merge\n"
+    "from slicfast.data.stores.merge import merge\n"
     "def stop(done, total, name):\n"
     "    if done == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
     "merge(sys.argv[1], sys.argv[2:], progress=stop)\n"

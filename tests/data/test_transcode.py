@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from small_data import numbered_video, numbers, smooth_video, write_video
 
-from slicfast.data.decode import Clock
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.transcode import OutputError, Pictures, transcode
+from slicfast.data.decoding.ffmpeg import Clock
+from slicfast.data.preparing.transcode import OutputError, Pictures, transcode
+from slicfast.data.stores.format import StoreSettings
 from slicfast.errors import DataError
 
 SMALL = StoreSettings(short_side=24)

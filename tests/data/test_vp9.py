@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from small_data import numbered_video, numbers, smooth_video, write_video
 
-from slicfast.data import ivf
 from slicfast.data.catalog import read_catalog
-from slicfast.data.estimate import estimate
 from slicfast.data.prepare import prepare
+from slicfast.data.preparing.estimate import estimate
+from slicfast.data.preparing.transcode import Pictures, transcode
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_writer import StoreWriter, VideoRecord
-from slicfast.data.transcode import Pictures, transcode
+from slicfast.data.stores import ivf
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 from slicfast.errors import ConfigError
 
 VP9 = StoreSettings(short_side=32, codec="vp9")

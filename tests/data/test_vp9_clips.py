@@ -14,21 +14,22 @@ import torch
 from small_data import gliding_video, write_video
 
 from slicfast.config import AugmentConfig, Config, DataConfig
-from slicfast.data import ivf, vp9_header
 from slicfast.data.augment import draw
 from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.catalog import read_catalog
-from slicfast.data.decoding import DecodeError
-from slicfast.data.decoding_mixed import MixedDecoder, MixedProbe
-from slicfast.data.flow_store import FlowStore
+from slicfast.data.decoding import vp9_header
+from slicfast.data.decoding.jpeg import DecodeError
+from slicfast.data.decoding.mixed import MixedDecoder, MixedProbe
 from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.preparing.flow import prepare_flow
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings
-from slicfast.data.store_parts import Cut
-from slicfast.data.store_writer import StoreWriter, VideoRecord
+from slicfast.data.stores import ivf
+from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.format import StoreSettings
+from slicfast.data.stores.parts import Cut
+from slicfast.data.stores.writer import StoreWriter, VideoRecord
 from slicfast.training.loop import train
 
 pytest.importorskip("nvidia.dali")

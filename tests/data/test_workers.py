@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from small_data import numbered_video, write_video
 
-from slicfast.data.source import stat_source
-from slicfast.data.store_format import Source, StoreSettings
-from slicfast.data.workers import Result, Task, WorkerPool
+from slicfast.data.preparing.source import stat_source
+from slicfast.data.preparing.workers import Result, Task, WorkerPool
+from slicfast.data.stores.format import Source, StoreSettings
 from slicfast.errors import MachineError
 
 

@@ -13,12 +13,12 @@ from small_network import SMALL_NETWORK, write_checkpoint
 
 import slicfast
 from slicfast.config import Config
-from slicfast.data import file_clips
 from slicfast.data.catalog import read_catalog
-from slicfast.data.file_clips import read_clips
-from slicfast.data.file_sources import ArraySource, ClipPlan, FileSource
 from slicfast.data.prepare import StoreSettings, prepare
 from slicfast.data.sampling import evenly_spaced
+from slicfast.data.sources import file_clips
+from slicfast.data.sources.file_clips import read_clips
+from slicfast.data.sources.file_sources import ArraySource, ClipPlan, FileSource
 from slicfast.data.store import ClipStore
 from slicfast.engine.embedding import embed_videos, encoder_extractor, evaluation_loader
 from slicfast.errors import ConfigError, DataError

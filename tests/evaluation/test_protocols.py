@@ -14,7 +14,7 @@ from small_network import write_checkpoint
 from slicfast.data.loader import ClipLoader
 from slicfast.data.requests import make_requests
 from slicfast.data.store import ClipStore, StoreSettings
-from slicfast.data.store_writer import StoreWriter
+from slicfast.data.stores.writer import StoreWriter
 from slicfast.data.views import ten_crops
 from slicfast.errors import ConfigError, DataError, MachineError
 from slicfast.evaluation.document import read_document

@@ -15,7 +15,7 @@ import pytest
 from small_data import encode_pictures, record_of, smooth_video
 
 from slicfast.data.store import ClipStore
-from slicfast.data.store_writer import StoreSettings, StoreWriter
+from slicfast.data.stores.writer import StoreSettings, StoreWriter
 from slicfast.errors import ConfigError, DataError
 from slicfast.report.page import write_report
 

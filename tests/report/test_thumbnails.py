@@ -13,7 +13,7 @@ from small_data import smooth_video, write_video
 from slicfast.data.catalog import read_catalog
 from slicfast.data.prepare import prepare
 from slicfast.data.store import ClipStore
-from slicfast.data.store_format import StoreSettings
+from slicfast.data.stores.format import StoreSettings
 from slicfast.report import thumbnails
 from slicfast.report.thumbnails import HEIGHT, NUM_PICTURES, WIDTH, Strips, strip
 

@@ -17,7 +17,7 @@ import torch
 
 from slicfast.config import Config
 from slicfast.data.catalog import read_catalog
-from slicfast.data.prepare_flow import prepare_flow
+from slicfast.data.preparing.flow import prepare_flow
 from slicfast.engine.checkpoint import load_checkpoint, load_model, save_checkpoint
 from slicfast.errors import ConfigError, DataError, RunError
 from slicfast.records import read_metrics

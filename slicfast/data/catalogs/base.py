@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slicfast.data.remote import Remote, Root, read_whole
+from slicfast.data.preparing.remote import Remote, Root, read_whole
 from slicfast.errors import DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from slicfast.data.catalogs.base import Selection, Video
-from slicfast.data.remote import Root
+from slicfast.data.preparing.remote import Root
 from slicfast.errors import DataError
 
 SPLIT_NAMES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slicfast.data.catalogs.base import Index, Selection, Video, read_lines
 from slicfast.data.catalogs.folders import SPLIT_NAMES
-from slicfast.data.remote import Root
+from slicfast.data.preparing.remote import Root
 from slicfast.errors import ConfigError, DataError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")  # label, split and is_cc are in some files only

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slicfast.data.catalogs.base import Index, Selection, Video, read_lines
-from slicfast.data.remote import Root
+from slicfast.data.preparing.remote import Root
 from slicfast.errors import DataError
 
 _UCF_LIST = re.compile(r"(train|test)list0*(\d+)\.txt", re.IGNORECASE)

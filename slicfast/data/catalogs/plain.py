@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from slicfast.data.catalogs.base import Selection, Video, read_lines
 from slicfast.data.catalogs.folders import SPLIT_NAMES
 from slicfast.data.catalogs.scan import VIDEO_EXTENSIONS, check_name
-from slicfast.data.remote import Remote, RemoteFolder, Root, is_url
+from slicfast.data.preparing.remote import Remote, RemoteFolder, Root, is_url
 from slicfast.errors import ConfigError, DataError
 
 LIST_SUFFIXES = (".txt", ".list", ".lst", ".csv", ".tsv")

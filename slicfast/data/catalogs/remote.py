@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from slicfast.data.catalogs.scan import VIDEO_EXTENSIONS, Tree, check_name
-from slicfast.data.remote import RemoteFolder, file_system, persistently, told
-from slicfast.data.store_format import Source
+from slicfast.data.preparing.remote import RemoteFolder, file_system, persistently, told
+from slicfast.data.stores.format import Source
 from slicfast.errors import DataError
 
 

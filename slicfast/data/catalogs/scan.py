@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slicfast.data.remote import Root
+from slicfast.data.preparing.remote import Root
 from slicfast.errors import DataError
 
 # Containers and raw streams that FFmpeg reads; the case of an extension does not matter.

@@ -20,7 +20,7 @@ from typing import IO, Any
 from slicfast.data.catalogs.base import Selection, Video
 from slicfast.data.catalogs.folders import SPLIT_NAMES
 from slicfast.data.catalogs.scan import VIDEO_EXTENSIONS, check_name
-from slicfast.data.remote import (
+from slicfast.data.preparing.remote import (
     FetchError,
     Remote,
     RemoteFolder,
@@ -31,7 +31,7 @@ from slicfast.data.remote import (
     persistently,
     told,
 )
-from slicfast.data.store_format import Source
+from slicfast.data.stores.format import Source
 from slicfast.errors import DataError
 
 NUM_AT_ONCE = 16  # remote shards whose headers are read at the same time

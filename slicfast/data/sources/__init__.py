@@ -1,0 +1,1 @@
+"""Where clips are read other than in a store: the original files, and memory."""
