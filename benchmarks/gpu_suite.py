@@ -5,7 +5,8 @@ python benchmarks/gpu_suite.py OUT.json --stages tests,step    some of them
 python benchmarks/gpu_suite.py OUT.json --device cpu --quick   does the suite itself work? (no GPU needed)
 
 Each stage merges what it found into OUT.json as soon as it has it, and a stage that fails or takes too long
-leaves its error there and costs nothing but itself. A second call goes on with the stages that are missing.
+leaves its error there and costs nothing but itself. What does not fit into `--budget` seconds is left to the
+next call: a second call goes on with the stages that are missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ from typing import Any
 from slicfast.bench.harness import machine
 from slicfast.records import write_text
 
+BUDGET_S = 18 * 60  # of one call; the stages' limits are caps and come to more
+MIN_STAGE_S = 60  # a stage that would be cut shorter is not begun
+# The headline first: is it right, how fast is a step, does training keep up, how fast are clips, clusters.
+ORDER = (
+    *("environment", "ceilings", "tests", "step", "training", "sources", "cluster", "cluster_rapids"),
+    *("kernel_tests", "loader", "compiled_step", "convolutions", "cluster_peers", "profile"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = "tests/clustering/test_rapids.py"
 
@@ -148,12 +156,7 @@ def step(context: Context) -> Any:
     """A step of the published recipe: each switch alone and all together, but for the compiler."""
     from slicfast.bench.step import bench_step
 
-    return bench_step(
-        _recipe(context),
-        num_samples=context.number(32, 2),
-        num_runs=context.number(10, 1),
-        ceiling_size=context.number(0, 64) or None,
-    )
+    return bench_step(_recipe(context), **_step_sizes(context))
 
 
 @stage(limit_s=240)
@@ -164,13 +167,13 @@ def compiled_step(context: Context) -> Any:
     from slicfast.bench.step import BASELINE, bench_step, variants_for
 
     variants = variants_for(torch.device(context.device), compiled=not context.quick)
-    return bench_step(
-        _recipe(context),
-        variants=[BASELINE, *(variant for variant in variants[1:] if variant.compile)],
-        num_samples=context.number(32, 2),
-        num_runs=context.number(10, 1),
-        ceiling_size=context.number(0, 64) or None,
-    )
+    compiled = [BASELINE, *(variant for variant in variants[1:] if variant.compile)]
+    return bench_step(_recipe(context), variants=compiled, **_step_sizes(context))
+
+
+def _step_sizes(context: Context) -> dict[str, Any]:
+    sizes = {"num_samples": context.number(32, 2), "num_runs": context.number(10, 1)}
+    return {**sizes, "ceiling_size": context.number(0, 64) or None}
 
 
 @stage(limit_s=120)
@@ -178,12 +181,8 @@ def loader(context: Context) -> Any:
     """Clips a second from a store of moving textures, all augmentations."""
     from slicfast.bench.loader import bench_loader
 
-    return bench_loader(
-        _recipe(context, "data.crop_size=128"),
-        num_threads=0,
-        batch_size=context.number(96, 2),
-        num_runs=context.number(9, 1),
-    )
+    sizes = {"batch_size": context.number(96, 2), "num_runs": context.number(9, 1)}
+    return bench_loader(_recipe(context, "data.crop_size=128"), num_threads=0, **sizes)
 
 
 @stage(limit_s=180)
@@ -220,13 +219,8 @@ def cluster_peers(context: Context) -> Any:
 def _clustering(context: Context, backends: list[str], with_peers: bool = False) -> Any:
     from slicfast.bench.cluster import LARGE, bench_cluster
 
-    small: dict[str, Any] = {
-        "finch_rows": (500,),
-        "neighbor_rows": (500,),
-        "kmeans_rows": 500,
-        "num_clusters": 10,
-        "ceiling_size": 256,
-    }
+    small: dict[str, Any] = {"finch_rows": (500,), "neighbor_rows": (500,), "kmeans_rows": 500}
+    small |= {"num_clusters": 10, "ceiling_size": 256}
     return bench_cluster(
         device=context.device,
         num_runs=context.number(3, 1),
@@ -241,13 +235,9 @@ def training(context: Context) -> Any:
     """Real clips beside batches that are on the GPU already: the headline's ratio, waiting and memory."""
     from slicfast.bench.train import bench_train
 
+    blocks = {"num_blocks": context.number(5, 1), "steps_per_block": context.number(40, 1)}
     config = _recipe(context, f"data.store={_store(context)}")
-    return bench_train(
-        config,
-        num_blocks=context.number(5, 1),
-        steps_per_block=context.number(40, 1),
-        num_warmup=context.number(10, 1),
-    )
+    return bench_train(config, num_warmup=context.number(10, 1), **blocks)
 
 
 @stage(limit_s=120)
@@ -300,13 +290,18 @@ def run_one(name: str, context: Context, out: Path) -> None:
     write_text(out, json.dumps({"seconds": seconds, "machine": machine(), "result": result}, indent=1))
 
 
-def run_all(names: list[str], context: Context, out: Path) -> int:
-    """The stages that `out` does not hold yet; the number of those that failed."""
+def run_all(names: list[str], context: Context, out: Path, budget_s: float) -> int:
+    """The stages that `out` does not hold yet, as far as time goes; the number of those that failed."""
+    ends = time.monotonic() + budget_s
     merged: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     failed = 0
     for name in names:
         if "result" in merged.get(name, {}):
             print(f"{name}: there already")
+            continue
+        left_s = int(ends - time.monotonic())
+        if left_s < min(STAGES[name][1], MIN_STAGE_S):
+            print(f"{name}: left for another call, {max(0, left_s)} s remain of the budget")
             continue
         part = context.folder / f"{name}.json"
         command = [sys.executable, __file__, str(part), "--only", name, "--folder", str(context.folder)]
@@ -314,7 +309,7 @@ def run_all(names: list[str], context: Context, out: Path) -> int:
         print(f"{name}: ...", flush=True)
         # Smallest sizes gain nothing from threads, which wait for one another on a busy machine.
         env = {"OMP_NUM_THREADS": "1"} if context.quick else None
-        told = shell(*command, timeout_s=STAGES[name][1], env=env)
+        told = shell(*command, timeout_s=min(STAGES[name][1], left_s), env=env)
         if part.exists():
             merged[name] = json.loads(part.read_text(encoding="utf-8"))
             print(f"{name}: {merged[name]['seconds']} s", flush=True)
@@ -329,7 +324,8 @@ def run_all(names: list[str], context: Context, out: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--stages", default=",".join(STAGES), help="names, with commas between")
+    parser.add_argument("--stages", default=",".join(ORDER), help="names, with commas between")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds of all stages together")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="smallest sizes: try the suite itself")
     parser.add_argument("--folder", type=Path, help="for the stages' files; a temporary one unless said")
@@ -344,7 +340,7 @@ def main() -> None:
         context = Context(given.device, given.quick, folder)
         if given.only:
             run_one(given.only, context, given.out)
-        elif failed := run_all(names, context, given.out):
+        elif failed := run_all(names, context, given.out, given.budget):
             sys.exit(f"{failed} of {len(names)} stages failed; what they said is in {given.out}")
 
 

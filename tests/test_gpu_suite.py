@@ -53,3 +53,16 @@ def test_an_unknown_stage_is_named(tmp_path):
     done = suite(tmp_path / "out.json", "--stages", "steps")
     assert done.returncode == 2
     assert "no stage steps; there are environment" in done.stderr
+
+
+def test_stages_that_do_not_fit_the_budget_are_left_for_another_call(tmp_path):
+    out = tmp_path / "out.json"
+    done = suite(out, "--stages", "ceilings,tests", "--budget", "0")
+    assert done.returncode == 0
+    assert done.stdout.count("left for another call") == 2
+    assert not out.exists()
+
+
+def test_the_order_has_every_stage_and_none_is_longer_than_a_call():
+    assert sorted(gpu_suite.ORDER) == sorted(gpu_suite.STAGES)
+    assert max(limit_s for _, limit_s in gpu_suite.STAGES.values()) <= 480
