@@ -40,7 +40,7 @@ def test_every_method_is_measured_and_shown():
     assert json.loads(json.dumps(result)) == result
     search = figures[2]
     assert search["gflops"] == pytest.approx(2 * 500**2 * 16 / 1e6 / search["cost"]["cpu_ms"])
-    assert search["bound_ms"] >= 2 * 500**2 * 16 / 1e9 / result["ceilings"]["tflops"]
+    assert search["bound_ms"] > 0.99 * 2 * 500**2 * 16 / 1e9 / result["ceilings"]["tflops"]  # both rounded
     assert search["ratio"] == pytest.approx(search["bound_ms"] / search["cost"]["cpu_ms"])
     assert {len(row) for row in table_rows(result)} == {len(COLUMNS)}
 
