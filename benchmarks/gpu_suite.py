@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from slicfast.bench.harness import machine
+from slicfast.device import resolve_device
 from slicfast.records import write_text
 
 BUDGET_S = 18 * 60  # of one call; the stages' limits are caps and come to more
@@ -284,6 +285,7 @@ def _store(context: Context) -> Path:
 
 def run_one(name: str, context: Context, out: Path) -> None:
     """One stage in this process; its result goes to `out`."""
+    resolve_device(context.device)  # what this machine's libraries must be told before their first use
     started = time.perf_counter()
     result = STAGES[name][0](context)
     seconds = round(time.perf_counter() - started, 1)
