@@ -1,6 +1,6 @@
 """The demo over several seeds of data and training: what `make demo` prints, with mean and deviation.
 
-python benchmarks/demo_seeds.py --output benchmarks/results/cpu-2core-2026-11-23-demo-seeds.json
+python benchmarks/demo_seeds.py --output benchmarks/results/cpu-2core-2026-11-25-demo-seeds.json
 
 Each seed draws its own videos (other bodies, clothes, backgrounds and cameras) and trains its own network;
 queries are the test split, the gallery is the training split. Nothing is chosen by looking at these figures.

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slicfast.checks import Check
 from slicfast.config import Config
 from slicfast.data.roles import sample_roles
 from slicfast.device import cpu_field
-from slicfast.doctor import Check
 from slicfast.engine.encoder import build_encoder
 
 BF16_ROUNDING = 2**-8  # of a value: half of its last place, and the sum's own order

@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from slicfast import doctor_decoders
+from slicfast.checks import Check, first_line, version_of
 from slicfast.device import (
     cap_onednn,
     cpu_flags,
@@ -42,24 +43,12 @@ DALI_BUILDS = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
 MAX_BF16_ERROR = 0.01  # beyond that rounding, in standard deviations; the wrong convolutions are far worse
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: what was found and, where it is not well, what to do."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
-
-
 def diagnose(folder: Path | None = None) -> list[Check]:
     """Look at everything; takes some seconds, writes nothing, and never raises.
 
     Args:
         folder: whose disk to look at; None: the current one.
     """
-    from slicfast import doctor_decoders  # it needs this file
-
     checks: dict[str, Callable[[], Check]] = {
         "Python": check_python,
         "cores": check_cores,
@@ -95,11 +84,6 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, "fail", f"{module} is not installed", f"pip install {_requirement(module)}")
     except Exception as error:  # whatever a broken library throws is what there is to be said
         return Check(name, "fail", f"{type(error).__name__}: {first_line(error)}", "make install")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a table."""
-    return str(error).strip().partition("\n")[0][:160]
 
 
 def check_python() -> Check:
@@ -274,14 +258,6 @@ def check_rapids(name: str, module: str) -> Check:
             f"{first_line(error)}; optional: torch clusters without it",
             rapids_install_line(module),
         )
-
-
-def version_of(package: str) -> str | None:
-    """Of an installed package; None where it is not."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _requirement(module: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slicfast.checks import Check, first_line, version_of
 from slicfast.data.decoding.jpeg import build_pipeline, outputs
 from slicfast.data.decoding.vp9 import decoded_cut, feed_cuts
 from slicfast.data.stores.parts import Cut
 from slicfast.device import dali_install_line, rapids_install_line, require_dali
-from slicfast.doctor import Check, first_line, version_of
 
 # Codec -> encoders of FFmpeg that write it, and their options. Sides are multiples of 16 and above what any
 # NVDEC asks for (144 x 144 for HEVC).

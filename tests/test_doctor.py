@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from slicfast import device, doctor, probes
-from slicfast.doctor import Check, diagnose
+from slicfast.checks import Check
+from slicfast.doctor import diagnose
 
 
 @pytest.fixture(scope="module")

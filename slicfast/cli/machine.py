@@ -15,9 +15,9 @@ from slicfast.cli.output import OutputOption, SetOption, examples, say, table, w
 from slicfast.errors import ConfigError
 
 if TYPE_CHECKING:
+    from slicfast.checks import Check
     from slicfast.config import Config
     from slicfast.convolution_check import ConvolutionCheck
-    from slicfast.doctor import Check
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "scikit-learn")
 DALI_BUILDS = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
