@@ -88,7 +88,7 @@ _KNOWN: tuple[tuple[str, str, dict[str, str], str, str], ...] = (
     ("train", "shares", {"share_nearest": "nearest is right", "share_violating": "violating"}, "Pairs", "%"),
     ("train", "clips_per_second", {"clips_per_second": "clips/s"}, "Clips a second", "clips/s"),
     ("train", "wait_share", {"wait_share": "waiting"}, "Time spent waiting for data", "%"),
-    ("train", "memory_mb", {"memory_mb": "memory"}, "Memory", "MiB"),
+    ("train", "memory", {"memory_mb": "in use", "peak_memory_mb": "peak"}, "Memory", "MiB"),
     ("train", "lr", {"lr": "learning rate"}, "Learning rate", ""),
 )
 # Numbers in metrics.jsonl that are no curve of a run's progress.

@@ -106,6 +106,7 @@ def _environment() -> Environment:
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters["percent"] = lambda share: "-" if share is None else svg.number(share, "%")
     made.filters["number"] = svg.number
+    made.filters["series_class"] = svg.series_class
     return made
 
 

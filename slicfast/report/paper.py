@@ -130,7 +130,8 @@ def curve_figure(panel: Panel, width_in: float) -> Figure:
     figure, axes = _blank(width_in, 0.62 if num == 1 else 0.68 + 0.07 * -(-num // 2))  # room for the legend
     scale = 100.0 if panel.unit == "%" else 1.0
     for place, series in enumerate(panel.series):
-        color, dash = COLORS[place % len(COLORS)], DASHES[place % len(DASHES)]
+        color = COLORS[place % len(COLORS)]
+        dash = DASHES[(place + place // len(COLORS)) % len(DASHES)]  # a colour taken again has another dash
         marker = MARKERS[place % len(MARKERS)] if len(series.x) <= 12 else ""
         y = scale * np.array(series.y)
         axes.plot(series.x, y, dash, color=color, marker=marker, markersize=3, label=series.name)

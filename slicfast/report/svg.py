@@ -1,6 +1,7 @@
 """Charts as SVG inside the page: no library in the browser, readable without a script and in print.
 
-Colours and dashes are classes (``s0`` ... ``s7``) that the page's style sheet gives to light and dark.
+Colours (``s0`` ... ``s7``) and dashes (``d0`` ... ``d7``) are classes of the page's style sheet,
+which gives each to light and dark.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from markupsafe import Markup, escape
 
 from slicfast.report.curves import Panel, Series
 
-NUM_COLORS = 8  # distinct series colours of the style sheet
+NUM_COLORS = NUM_DASHES = 8  # distinct ones in the style sheet
 WIDTH, HEIGHT = 440, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 38
 FLOOR = HEIGHT - BOTTOM  # the line of the horizontal axis
@@ -31,6 +32,11 @@ def number(value: float, unit: str = "") -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def series_class(place: int) -> str:
+    """Colour and dash of a panel's curve; no two of the first NUM_COLORS * NUM_DASHES have both the same."""
+    return f"s{place % NUM_COLORS} d{(place + place // NUM_COLORS) % NUM_DASHES}"
+
+
 def line_chart(panel: Panel, *, log: bool = False) -> Markup:
     """The panel's curves with axes, grid and what a reader's pointer asks for (``data-*``)."""
     xs = [x for series in panel.series for x in series.x]
@@ -42,7 +48,7 @@ def line_chart(panel: Panel, *, log: bool = False) -> Markup:
     y_at = _scale(min(*lows, y_ticks[0]), max(*highs, y_ticks[-1]), FLOOR, TOP, math.log10 if log else float)
     parts = [_axes(panel, x_ticks, y_ticks, x_at, y_at)]
     for place, series in enumerate(panel.series):
-        parts.append(_curve(series, place % NUM_COLORS, panel.unit, x_at, y_at))
+        parts.append(_curve(series, series_class(place), panel.unit, x_at, y_at))
     name = f"{panel.title} over {panel.x_label}s{', logarithmic' if log else ''}: " + "; ".join(
         f"{series.name} from {number(series.y[0], panel.unit)} to {number(series.y[-1], panel.unit)}"
         for series in panel.series
@@ -82,23 +88,23 @@ def _axes(
 
 
 def _curve(
-    series: Series, color: int, unit: str, x_at: Callable[[float], float], y_at: Callable[[float], float]
+    series: Series, look: str, unit: str, x_at: Callable[[float], float], y_at: Callable[[float], float]
 ) -> str:
     at = [(x_at(x), y_at(y)) for x, y in zip(series.x, series.y, strict=True)]
     parts = []
     if series.is_averaged:
         above = [f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in zip(series.x, series.high, strict=True)]
         below = [f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in zip(series.x, series.low, strict=True)]
-        parts.append(f'<polygon class="band s{color}" points="{" ".join(above + below[::-1])}"/>')
+        parts.append(f'<polygon class="band {look}" points="{" ".join(above + below[::-1])}"/>')
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     values = "|".join(number(y, unit) for y in series.y)
     places = " ".join(f"{x:.5g}" for x in series.x)
     parts.append(
-        f'<polyline class="line s{color}" points="{points}" data-name="{escape(series.name)}"'
+        f'<polyline class="line {look}" points="{points}" data-name="{escape(series.name)}"'
         f' data-values="{values}" data-x="{places}"/>'
     )
     if len(at) <= 40:  # few points are shown as points, a single one would not be seen at all
-        parts += [f'<circle class="dot s{color}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in at]
+        parts += [f'<circle class="dot {look}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in at]
     return "".join(parts)
 
 

@@ -50,7 +50,8 @@ def test_every_figure_finds_a_panel_and_gaps_are_left_out() -> None:
     entries = [
         line(
             1, loss=2.0, triplet=1.5, temporal=0.5, lr=0.1, clips_per_second=9.0, wait_share=0.1, memory_mb=7
-        ),
+        )
+        | {"peak_memory_mb": 8, "num_replaced": 0},
         line(2, loss=None, triplet=1.0, temporal=float("nan"), unheard_of_seconds=3.0, lr=0.1),
         line(2, "cluster", epoch=1, nmi=0.3, num_clusters=4, churn=0.5, partition_sizes=[4, 2]),
         line(2, "retrieval", epoch=1, pooled_r1=0.2, pooled_r5=0.4, projection_r1=0.1),
@@ -64,8 +65,9 @@ def test_every_figure_finds_a_panel_and_gaps_are_left_out() -> None:
         "R@1 projection",
         "R@5 pooled",
     ]
-    keys = {"lr", "clips_per_second", "wait_share", "memory_mb", "agreement", "num_clusters", "churn"}
-    assert keys | {"novelty-figure", "train-unheard_of_seconds"} <= set(found)
+    keys = {"lr", "clips_per_second", "wait_share", "memory", "agreement", "num_clusters", "churn"}
+    assert keys | {"loss", "retrieval", "novelty-figure", "train-unheard_of_seconds"} == set(found)
+    assert [series.name for series in found["memory"].series] == ["in use", "peak"]
 
 
 def test_one_term_is_not_drawn_twice() -> None:

@@ -68,6 +68,13 @@ def test_a_curve_shows_its_points_in_per_cent_where_they_are_shares():
     assert axes.get_ylabel() == "Panel (%)"
 
 
+def test_a_colour_taken_again_has_another_dash():
+    many = tuple(Series(str(n), (0, 1), (n, n), (n, n), (n, n)) for n in range(30))
+    (axes,) = curve_figure(Panel("p", "Panel", many, "epoch"), 3.3).axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(looks) == len(many)
+
+
 def test_recall_is_drawn_with_its_intervals(finished_run):
     document = json.loads((finished_run / "evaluation.json").read_text())
     (axes,) = recall_figure(document, 3.3).axes

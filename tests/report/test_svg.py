@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from importlib import resources
 
 import numpy as np
 import pytest
 
 from slicfast.report.curves import Panel, Series
-from slicfast.report.svg import bar_chart, line_chart, log_ticks, number, ticks
+from slicfast.report.svg import NUM_COLORS, NUM_DASHES, bar_chart, line_chart, log_ticks, number, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -51,6 +53,19 @@ def test_names_from_a_run_are_text() -> None:
     assert next(chart.iter(f"{SVG}polyline")).attrib["data-name"] == '<script>"&'
     assert "A <b>" in chart.attrib["aria-label"]
     assert not list(chart.iter(f"{SVG}script"))
+
+
+def test_many_curves_of_a_panel_can_be_told_apart() -> None:
+    many = tuple(Series(str(n), (0.0, 1.0), (n, n), (n, n), (n, n)) for n in range(NUM_COLORS * NUM_DASHES))
+    chart = drawn(line_chart(Panel("x", "x", many, "epoch")))
+    looks = [curve.attrib["class"] for curve in chart.iter(f"{SVG}polyline")]
+    assert len(set(looks)) == len(many)
+    style = resources.files("slicfast.report").joinpath("assets", "page.css").read_text(encoding="utf-8")
+    dashes = dict(re.findall(r"\.line\.(d\d) \{ stroke-dasharray: ([\d. ]+);", style))
+    assert set(dashes) == {f"d{n}" for n in range(1, NUM_DASHES)}  # the first is solid
+    assert len(set(dashes.values())) == len(dashes)
+    for scheme in re.findall(r"(--s0:.*)", style):
+        assert len(set(re.findall(r"--s\d: (#\w+)", scheme))) == NUM_COLORS
 
 
 def test_a_single_and_a_constant_value_are_seen() -> None:
