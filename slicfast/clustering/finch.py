@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slicfast.clustering.backends import Rows
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.neighbors import components, renumber
+from slicfast.clustering.rows import Rows
 
 
 def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:

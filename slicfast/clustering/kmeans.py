@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slicfast.clustering.backends import Rows, rows_class
+from slicfast.clustering.backends import rows_class
 from slicfast.clustering.balanced import Auction
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.neighbors import best_match
+from slicfast.clustering.rows import Rows
 from slicfast.errors import ConfigError
 
 _ROWS_A_CLUSTER = 50  # subsample for k-means++

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slicfast.clustering.backends import Rows
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.finch import with_lone_rows
 from slicfast.clustering.neighbors import renumber
+from slicfast.clustering.rows import Rows
 from slicfast.errors import ConfigError
 
 _ROWS = 256  # clusters whose neighbours are sought in one product

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slicfast.clustering.backends import HalvedRows
 from slicfast.clustering.fused import SOURCE, Launch, fused_operations, fused_sums
+from slicfast.clustering.rows import HalvedRows
 from slicfast.device import rapids_install_line
 from slicfast.errors import MachineError
 

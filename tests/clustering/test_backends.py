@@ -10,10 +10,11 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from slicfast.clustering import cluster
-from slicfast.clustering.backends import BACKENDS, FASTEST, HalvedRows, Rows, require_backend, resolve_backend
+from slicfast.clustering.backends import BACKENDS, FASTEST, require_backend, resolve_backend
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.finch import finch
 from slicfast.clustering.merging import required_partition
+from slicfast.clustering.rows import HalvedRows, Rows
 from slicfast.config import Config
 from slicfast.errors import ConfigError, MachineError
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from slicfast.clustering import halves
-from slicfast.clustering.backends import HalvedRows
 from slicfast.clustering.bank import normalize
 from slicfast.clustering.halves import TORCH, error_bound, exact_match, halve, torch_candidates
 from slicfast.clustering.neighbors import best_match, first_neighbors
+from slicfast.clustering.rows import HalvedRows
 
 
 @pytest.fixture

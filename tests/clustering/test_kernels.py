@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from slicfast.clustering.backends import HalvedRows
 from slicfast.clustering.bank import normalize, sums_by_label
 from slicfast.clustering.fused import SOURCE, Launch, fused_operations, fused_sums, shared_bytes
 from slicfast.clustering.halves import TORCH, halve
 from slicfast.clustering.neighbors import best_match, first_neighbors
+from slicfast.clustering.rows import HalvedRows
 
 HEADER = Path(__file__).with_name("emulated_cuda.h")
 
