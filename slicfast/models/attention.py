@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slicfast.models.backbone import clip_mean
+
 Attention = Literal["se", "cbam", "non_local"]
 ATTENTIONS: tuple[Attention, ...] = ("se", "cbam", "non_local")
 
@@ -28,7 +30,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        gate_NC = self.fc2(torch.relu(self.fc1(x_NCTHW.mean(dim=(2, 3, 4))))).sigmoid()
+        gate_NC = self.fc2(torch.relu(self.fc1(clip_mean(x_NCTHW)))).sigmoid()
         gated: Tensor = x_NCTHW * gate_NC[:, :, None, None, None]
         return gated
 
@@ -45,9 +47,11 @@ class CBAM(nn.Module):
         self.bn = nn.BatchNorm3d(1)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        gate_NC = self._shared(x_NCTHW.mean(dim=(2, 3, 4))) + self._shared(x_NCTHW.amax(dim=(2, 3, 4)))
+        gate_NC = self._shared(clip_mean(x_NCTHW)) + self._shared(x_NCTHW.amax(dim=(2, 3, 4)))
         x_NCTHW = x_NCTHW * gate_NC.sigmoid()[:, :, None, None, None]
-        seen_N2THW = torch.cat((x_NCTHW.mean(dim=1, keepdim=True), x_NCTHW.amax(dim=1, keepdim=True)), dim=1)
+        rows_NTHWC = x_NCTHW.permute(0, 2, 3, 4, 1)  # whose gradient is then laid out as they are
+        seen_NTHW2 = torch.stack((rows_NTHWC.mean(dim=4), rows_NTHWC.amax(dim=4)), dim=4)
+        seen_N2THW = seen_NTHW2.permute(0, 4, 1, 2, 3)
         gated: Tensor = x_NCTHW * self.bn(self.conv(seen_N2THW)).sigmoid()
         return gated
 

@@ -63,8 +63,7 @@ class VideoBackbone(nn.Module):
 
     def pool(self, features_NCTHW: Tensor) -> Tensor:
         """The mean over frames, rows and columns."""
-        # As a mean over rows of channels its gradient is laid out as they are, channels last.
-        return features_NCTHW.permute(0, 2, 3, 4, 1).flatten(1, 3).mean(dim=1)
+        return clip_mean(features_NCTHW)
 
     def forward(self, clips_NCTHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(clips_NCTHW))
@@ -108,6 +107,14 @@ def scaled_channels(channels: int, width: float) -> int:
 def require_width(width: float) -> None:
     if not width > 0:
         raise ConfigError(f"width must be above 0; got {width}")
+
+
+def clip_mean(x_NCTHW: Tensor) -> Tensor:
+    """(N, C) means over frames, rows and columns.
+
+    As means over the places of rows of channels their gradient is laid out as those are, channels last.
+    """
+    return x_NCTHW.permute(0, 2, 3, 4, 1).mean(dim=(1, 2, 3))
 
 
 def pool_pictures() -> nn.MaxPool3d:

@@ -64,8 +64,11 @@ class InflatedConv(nn.Conv3d):
         x_NCTHW = unfold(input, self.clips.num)
         reach = self.kernel_size[0] // 2
         if reach:
-            first, last = x_NCTHW[:, :, :1], x_NCTHW[:, :, -1:]
-            x_NCTHW = torch.cat((*[first] * reach, x_NCTHW, *[last] * reach), dim=2)
+            # A slice's gradient lies in the order of its axes: channels last.
+            x_NTHWC = x_NCTHW.permute(0, 2, 3, 4, 1)
+            first, last = x_NTHWC[:, :1], x_NTHWC[:, -1:]
+            x_NTHWC = torch.cat((*[first] * reach, x_NTHWC, *[last] * reach), dim=1)
+            x_NCTHW = x_NTHWC.permute(0, 4, 1, 2, 3)
         return fold(super().forward(x_NCTHW))
 
 

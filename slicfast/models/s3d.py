@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from slicfast.models.backbone import (
     VideoBackbone,
     cfg,
+    clip_mean,
     create,
     initialise,
     pool_pictures,
@@ -81,7 +82,7 @@ class Gate(nn.Module):
         self.fc = nn.Linear(channels, channels)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        gate_NC = self.fc(x_NCTHW.mean(dim=(2, 3, 4))).sigmoid()
+        gate_NC = self.fc(clip_mean(x_NCTHW)).sigmoid()
         gated: Tensor = x_NCTHW * gate_NC[:, :, None, None, None]
         return gated
 

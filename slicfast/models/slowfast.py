@@ -120,7 +120,12 @@ class SlowFast(VideoBackbone):
         for join, slow_stage, fast_stage in zip(self.joins, self.slow_stages, self.fast_stages, strict=True):
             slow = slow_stage(torch.cat((slow, join(fast)), dim=1))
             fast = fast_stage(fast)
-        return torch.cat((slow, fast.unflatten(2, (-1, self.alpha)).mean(dim=3)), dim=1)
+        return torch.cat((slow, self._slowed(fast)), dim=1)
+
+    def _slowed(self, fast_NCTHW: Tensor) -> Tensor:
+        """The means of alpha frames each; taken over rows of channels, so that they stay channels last."""
+        fast_NTHWC = fast_NCTHW.permute(0, 2, 3, 4, 1)
+        return fast_NTHWC.unflatten(1, (-1, self.alpha)).mean(dim=2).permute(0, 4, 1, 2, 3)
 
     def check_shape(self, shape: torch.Size) -> None:
         super().check_shape(shape)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from slicfast.config import ModelConfig
 from slicfast.engine.encoder import build_encoder
 from slicfast.models.stem import FORMS
 
 LAYOUT = torch.channels_last_3d
+NUM_CLIPS = 17  # from so many on torch leaves the small convolutions to oneDNN, in one thread too
 
 
 def layouts(encoder, clips_NCTHW, autocast=None):
@@ -74,6 +77,55 @@ def test_a_stage_in_another_layout_is_noticed():
     clips_NCTHW = torch.randn(2, 3, 16, 64, 64).to(memory_format=LAYOUT)
     with pytest.raises(AssertionError, match="layer2"):
         assert_channels_last(layouts(encoder, clips_NCTHW), 70)
+
+
+class Layouts(TorchDispatchMode):
+    """Watches every operator, backward too, for results in which a place's channels are no neighbours.
+
+    Of sizes where only numbers of channels are multiples of 8. Parts of channels, as a concatenation's
+    gradients are, keep the layout; so does what is repeated without being stored.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.num_seen, self.wrong = 0, []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+        results = operator(*arguments, **(options or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, torch.Tensor) and result.dim() == 5 and len(result) == NUM_CLIPS:
+                axes = [axis for axis, size in enumerate(result.shape) if size % 8 == 0]
+                if len(axes) == 1:
+                    self.num_seen += 1
+                    if result.stride(axes[0]) > 1:
+                        self.wrong.append(f"{operator} {tuple(result.shape)} {result.stride()}")
+        return results
+
+
+FAMILIES = {
+    "slic_r3d_18": 150,
+    "slic_r3d_50": 400,
+    "slic_r3d_18_se": 220,
+    "slic_r3d_18_cbam": 350,
+    "slic_r3d_18_non_local": 200,
+    "slic_r2plus1d_18": 200,
+    "slic_s3d": 600,
+    "slic_s3d_g": 1000,
+    "slic_slowfast_r50": 700,
+    "inflated:test_resnet": 100,
+}
+
+
+@pytest.mark.parametrize(("name", "least"), FAMILIES.items())
+def test_no_operator_of_a_step_turns_to_another_layout(name, least):
+    options = {} if name.startswith("inflated") else {"width": 0.125}
+    encoder = build_encoder(ModelConfig(name=name, **options)).to(memory_format=LAYOUT)
+    forward = encoder.backbone.forward_features if name.startswith("inflated") else encoder  # timm's own head
+    clips_NCTHW = torch.randn(NUM_CLIPS, 3, 12, 18, 26).to(memory_format=LAYOUT)
+    with Layouts() as seen:
+        forward(clips_NCTHW).square().sum().backward()
+    assert seen.num_seen >= least
+    assert not seen.wrong, f"{len(seen.wrong)} of {seen.num_seen}: {seen.wrong[:3]}"
 
 
 @pytest.mark.needs_cuda
