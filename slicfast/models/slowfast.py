@@ -125,7 +125,8 @@ class SlowFast(VideoBackbone):
     def _slowed(self, fast_NCTHW: Tensor) -> Tensor:
         """The means of alpha frames each; taken over rows of channels, so that they stay channels last."""
         fast_NTHWC = fast_NCTHW.permute(0, 2, 3, 4, 1)
-        return fast_NTHWC.unflatten(1, (-1, self.alpha)).mean(dim=2).permute(0, 4, 1, 2, 3)
+        mean_NTHWC = torch.unflatten(fast_NTHWC, 1, (-1, self.alpha)).mean(dim=2)
+        return mean_NTHWC.permute(0, 4, 1, 2, 3)
 
     def check_shape(self, shape: torch.Size) -> None:
         super().check_shape(shape)
