@@ -24,7 +24,7 @@ __all__ = ["ORDER", "STAGES", "Context"]
 # The headline first: is it right, how fast is a step, does training keep up, how fast are clips, clusters.
 ORDER = (
     *("environment", "ceilings", "tests", "step", "training", "sources", "cluster", "cluster_rapids"),
-    *("kernel_tests", "loader", "compiled_step", "convolutions", "cluster_peers", "profile"),
+    *("kernel_tests", "loader", "hardware_flow", "compiled_step", "convolutions", "cluster_peers", "profile"),
 )
 KERNEL_TESTS = "tests/clustering/test_rapids.py"
 
@@ -133,6 +133,26 @@ def loader(context: Context) -> Any:
 
     sizes = {"batch_size": context.number(96, 2), "num_runs": context.number(9, 1)}
     return bench_loader(_recipe(context, "data.crop_size=128"), num_threads=0, **sizes)
+
+
+@stage(limit_s=150)
+def hardware_flow(context: Context) -> Any:
+    """Flow computed while loading: exactness beside DIS, and clips a second beside those of stored flow."""
+    import torch
+
+    from benchmarks.hardware_flow import bench_hardware_flow
+    from slicfast.bench.loader import WHOLE, bench_loader
+
+    on_gpu = context.device == "cuda"
+    sizes = {"num_pairs": context.number(40, 4), "num_runs": context.number(7, 1)}
+    found: dict[str, Any] = {"exactness": bench_hardware_flow(torch.device(context.device), **sizes)}
+    for source in ("stored", "hardware") if on_gpu else ():
+        view = ("motion.view=flow", "motion.prob=1", f"flow.source={source}")  # two clips in three
+        loaded = bench_loader(
+            _recipe(context, *view), num_threads=0, batch_size=context.number(96, 2), num_runs=5
+        )
+        found[source] = next(stage for stage in loaded["stages"] if stage["what"] == WHOLE)
+    return found if on_gpu else {**found, "skipped": "without a GPU there is no engine: DIS alone"}
 
 
 @stage(limit_s=180)

@@ -6,23 +6,23 @@ decoding of the same bytes. Without a GPU the same trial runs on what DALI decod
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import io
 import os
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from slicfast.checks import Check, first_line, version_of
 from slicfast.data.decoding.jpeg import build_pipeline, outputs
 from slicfast.data.decoding.vp9 import decoded_cut, feed_cuts
+from slicfast.data.glide import GLIDE, HEIGHT, WIDTH, drawn_film
+from slicfast.data.pipelines import flow_engine
+from slicfast.data.pipelines.flow_engine import CAPABILITIES, glides_rightly, loads, measured_glide
 from slicfast.data.stores.parts import Cut
 from slicfast.device import dali_install_line, rapids_install_line, require_dali
 
-# Codec -> encoders of FFmpeg that write it, and their options. Sides are multiples of 16 and above what any
-# NVDEC asks for (144 x 144 for HEVC).
+# Codec -> encoders of FFmpeg that write it, and their options.
 ENCODERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "h264": (("libx264",), {}),
     "hevc": (("libx265",), {"x265-params": "log-level=none"}),
@@ -33,21 +33,8 @@ ENCODERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "mjpeg": (("mjpeg",), {}),
 }
 ON_CPU = ("vp8", "vp9", "mjpeg")  # that DALI decodes without a GPU
-WIDTH, HEIGHT, NUM_FRAMES = 192, 160, 12
-GLIDE = 3  # pixels that the film moves to the right, a picture
 MAX_ERROR = 4.0  # levels of 255 on average: how chroma is enlarged differs
-VIDEO_LIBRARIES = {"NVDEC": "libnvcuvid.so.1", "optical flow": "libnvidia-opticalflow.so.1"}
-CAPABILITIES = "start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
-
-
-def drawn_film(num_frames: int = NUM_FRAMES) -> npt.NDArray[np.uint8]:
-    """(F, HEIGHT, WIDTH, 3) uint8: a soft texture that glides by GLIDE pixels a picture."""
-    import cv2
-
-    coarse = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8 + 8, 3), dtype=np.uint8)
-    ground = cv2.resize(coarse, (WIDTH + 64, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    places = [num_frames * GLIDE - GLIDE * number for number in range(num_frames)]
-    return np.stack([np.asarray(ground[:, place : place + WIDTH]) for place in places]).astype(np.uint8)
+VIDEO_LIBRARIES = {"NVDEC": "libnvcuvid.so.1", "optical flow": flow_engine.LIBRARY}
 
 
 def encoded_film(codec: str) -> bytes | None:
@@ -152,35 +139,15 @@ def check_optical_flow() -> Check:
         return Check(name, "warn", f"the driver's {missing} does not load", CAPABILITIES)
     require_dali()
     try:
-        across, down = measured_glide()
+        across, down = measured_glide(torch.device("cuda", 0))
     except Exception as failure:  # as above
         return Check(
             name, "warn", f"the engine fails: {first_line(failure)}", "prepare --flow computes it by OpenCV"
         )
     found = f"pictures that glide by {GLIDE}, 0 pixels are found to glide by {across:.2f}, {down:.2f}"
-    if abs(across - GLIDE) < 0.5 and abs(down) < 0.5:
+    if glides_rightly(across, down):
         return Check(name, "ok", found)
     return Check(name, "warn", found, "prepare --flow computes it by OpenCV")
-
-
-def measured_glide() -> tuple[float, float]:
-    """Median flow of the drawn film in pixels, across and down, by the GPU's engine."""
-    import torch
-
-    fn: Any = importlib.import_module("nvidia.dali.fn")
-    types: Any = importlib.import_module("nvidia.dali.types")
-
-    def graph() -> Any:
-        film = fn.external_source(name="film", device="cpu", dtype=types.UINT8, ndim=4, layout="FHWC")
-        return fn.optical_flow(film.gpu(), output_grid=4, device="gpu")
-
-    pipe = build_pipeline(graph, torch.device("cuda", 0), 1, 1)
-    pipe.feed_input("film", [drawn_film()])
-    pipe.schedule_run()
-    (output,) = outputs(pipe)
-    flow_FHW2 = torch.from_dlpack(output.as_tensor())[0].float()
-    across, down = flow_FHW2[:, 8:-8, 8:-8].reshape(-1, 2).median(dim=0).values.tolist()
-    return across, down
 
 
 def check_conflicts() -> Check:
@@ -231,8 +198,4 @@ def conflicts(installed: set[str], cuda_major: str) -> list[str]:
 
 def _missing_library(engine: str) -> str:
     """The name of the driver's library where it does not load, else nothing."""
-    try:
-        ctypes.CDLL(VIDEO_LIBRARIES[engine])
-    except OSError:
-        return VIDEO_LIBRARIES[engine]
-    return ""
+    return "" if loads(VIDEO_LIBRARIES[engine]) else VIDEO_LIBRARIES[engine]

@@ -92,13 +92,17 @@ class AugmentConfig(Section):
 
 
 class MotionConfig(Section):
-    view: Literal["none", "difference", "flow"] = "difference"  # flow: as stored by prepare --flow
-    components: Literal["horizontal", "both"] = "horizontal"  # of the flow; both: prepare --flow-both
+    view: Literal["none", "difference", "flow"] = "difference"  # flow: see flow.source
+    components: Literal["horizontal", "both"] = (
+        "horizontal"  # of the flow; stored, both is prepare --flow-both
+    )
     prob: Probability = 0.25  # for the positive and for anchor_again, each
     gain: Positive = 4.0  # frame difference times this, around grey
 
 
 class FlowConfig(Section):
+    # stored: read what prepare --flow made; hardware: computed while loading, by a GPU's optical-flow engine
+    source: Literal["stored", "hardware"] = "stored"
     # As the published code: the photometric draw applied to flow too, u neither scaled nor negated.
     faithful: bool = False
 

@@ -26,6 +26,7 @@ NOT_RUN = {
     "slicfast doctor --deep": "has tests of its own, at a smaller size",
     "slicfast doctor --deep --config configs/ucf101_r3d18.yaml --set train.batch_size=64": "as before",
     "slicfast bench step configs/ucf101_r3d18.yaml --device cuda": "needs a GPU",
+    "slicfast train configs/ucf101_r3d18.yaml --set flow.source=hardware --run runs/hardware-flow": "a GPU",
     "slicfast bench step configs/demo.yaml --samples 4 --device cpu": "as doctor --deep",
     "slicfast doctor": "has tests of its own, and takes longer than all these",
     "slicfast train configs/demo.yaml --set logging.wandb_project=slicfast --run runs/demo": "an account",

@@ -68,7 +68,7 @@ def bench_loader(
     with tempfile.TemporaryDirectory(prefix="slicfast-bench-") as folder:
         if store is None:
             store = texture_store(Path(folder) / "store")
-            if config.motion.view == "flow":
+            if config.motion.view == "flow" and config.flow.source == "stored":
                 add_flow(store, config.motion.components)
         if not len(store):
             raise DataError(f"the clip store at {store.path} is empty: there is nothing to load")

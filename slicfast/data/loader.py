@@ -28,7 +28,7 @@ from slicfast.data.producer import ClipProducer, Produced
 from slicfast.data.reading import DamageTally
 from slicfast.data.requests import Requests
 from slicfast.data.store import ClipStore
-from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.flow import Flow
 from slicfast.data.views import Geometry
 from slicfast.device import num_cores
 from slicfast.profiling import span
@@ -61,7 +61,7 @@ class ClipLoader:
         motion: how requests with the view DIFFERENCE are shown; None: as MotionConfig has it.
         resize: rows and columns before the evaluation crop; None: 128 x 171 scaled with the crop.
         geometry: what is shown of an evaluation clip instead of that centre crop (`slicfast.data.views`).
-        flow: where requests with the view FLOW are read (`open_flow`); None: there will be none.
+        flow: where requests with the view FLOW are read or computed (`open_flow`); None: there will be none.
         candidates: rows of videos that may stand in for damaged ones; None: all of the store.
         device: "cpu", "cuda" or "cuda:1".
         num_threads: that decode, and as many that augment on a CPU; 0: a core each.
@@ -69,7 +69,7 @@ class ClipLoader:
 
     Raises:
         ConfigError: `resize` is smaller than the crop.
-        MachineError: DALI is missing.
+        MachineError: DALI is missing; or flow is to be computed, and the device does not do that.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ClipLoader:
         motion: MotionConfig | None = None,
         resize: tuple[int, int] | None = None,
         geometry: Geometry | None = None,
-        flow: FlowStore | None = None,
+        flow: Flow | None = None,
         candidates: npt.ArrayLike | None = None,
         device: str | torch.device = "cpu",
         num_threads: int = 0,

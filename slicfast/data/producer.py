@@ -16,11 +16,12 @@ from slicfast.data.augment import ClipParams, centre_crop, draw, evaluation_size
 from slicfast.data.backend import make_backend
 from slicfast.data.decoding.jpeg import DecodeError
 from slicfast.data.flow_view import show_flow
+from slicfast.data.pipelines.flow_engine import require_hardware_flow
 from slicfast.data.reading import ClipReader, Reading
 from slicfast.data.requests import Requests, View
 from slicfast.data.sources.choice import open_source
 from slicfast.data.store import ClipStore
-from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.flow import ComputedFlow, Flow
 from slicfast.data.views import Geometry
 from slicfast.errors import RunError
 
@@ -48,12 +49,14 @@ class ClipProducer:
         difference_gain: float,
         resize: tuple[int, int] | None,
         geometry: Geometry | None = None,
-        flow: FlowStore | None = None,
+        flow: Flow | None = None,
         candidates: npt.ArrayLike | None,
         device: torch.device,
         num_threads: int,
         max_batch: int,
     ) -> None:
+        if isinstance(flow, ComputedFlow):
+            require_hardware_flow(device)
         self.max_batch = max_batch
         self._store = store
         self._augment = augment

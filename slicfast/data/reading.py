@@ -14,8 +14,8 @@ from slicfast.data.augment import uniforms
 from slicfast.data.requests import Requests, Role, View, frame_indices
 from slicfast.data.sources.choice import ClipSource, StoredClips
 from slicfast.data.store import ClipStore, DamagedClip
-from slicfast.data.stores.flow import FlowStore
-from slicfast.data.stores.parts import Stored
+from slicfast.data.stores.flow import ComputedFlow, Flow, FlowStore
+from slicfast.data.stores.parts import FlowPictures, Stored
 from slicfast.errors import RunError
 
 logger = logging.getLogger("slicfast")
@@ -52,7 +52,7 @@ class ClipReader:
 
     Args:
         candidates: rows of videos that may stand in; None: all of the store.
-        flow: where clips of the view FLOW are read.
+        flow: where clips of the view FLOW are read, or of which pictures they are to be computed.
         source: where all others are read; None: the store.
         num_threads: that read side by side where a source takes long.
     """
@@ -62,14 +62,14 @@ class ClipReader:
         store: ClipStore,
         clip_length: int,
         candidates: npt.ArrayLike | None = None,
-        flow: FlowStore | None = None,
+        flow: Flow | None = None,
         source: ClipSource | None = None,
         num_threads: int = 1,
     ) -> None:
         self._store = store
         self._flow = flow
         self._source = source or StoredClips(store)
-        self._fields = None if flow is None else StoredClips(flow.fields)
+        self._fields = StoredClips(flow.fields) if isinstance(flow, FlowStore) else None
         self._clip_length = clip_length
         rows = np.arange(len(store)) if candidates is None else np.asarray(candidates)
         self._candidates = rows.astype(np.int64)
@@ -106,20 +106,30 @@ class ClipReader:
         if self._undecodable and (damage := self._undecodable.get(_key(request))) is not None:
             raise damage
         if request["view"][0] != View.FLOW:
-            return self._source.stored(video, self._indices(self._store, video, request))
-        assert self._flow is not None and self._fields is not None, "flow was asked of a loader without it"
+            return [*self._source.stored(video, self._indices(self._store.num_frames[video], request))]
+        assert self._flow is not None, "flow was asked of a loader without it"
+        if isinstance(self._flow, ComputedFlow):
+            return [self._between(self._flow, video, request)]
+        assert self._fields is not None
         row = int(self._flow.row_N[video])
         if row < 0:
             raise DamagedClip(self._store.id(video), -1, "it has no flow")
         try:
-            return self._fields.stored(row, self._indices(self._flow.fields, row, request))
+            return [*self._fields.stored(row, self._indices(self._flow.fields.num_frames[row], request))]
         except DamagedClip as damage:
             raise DamagedClip(damage.video_id, damage.frame, f"flow: {damage.reason}") from None
 
-    def _indices(self, store: ClipStore, video: int, request: Requests) -> npt.NDArray[np.int64]:
-        indices_T: npt.NDArray[np.int64] = frame_indices(request, self._clip_length, store.num_frames[video])[
-            0
-        ]
+    def _between(self, flow: ComputedFlow, video: int, request: Requests) -> FlowPictures:
+        """The pictures that each field of a clip belongs to and leads to."""
+        if not flow.num_fields_N[video]:
+            raise DamagedClip(self._store.id(video), -1, "it has no flow")
+        before_T = self._indices(flow.num_fields_N[video], request)
+        pictures_K = np.union1d(before_T, before_T + 1)
+        stored = self._source.stored(video, pictures_K)
+        return FlowPictures(stored, np.searchsorted(pictures_K, before_T), flow.components)
+
+    def _indices(self, num_frames: int, request: Requests) -> npt.NDArray[np.int64]:
+        indices_T: npt.NDArray[np.int64] = frame_indices(request, self._clip_length, num_frames)[0]
         return indices_T
 
     def _substitute(self, request: Requests, damage: DamagedClip) -> tuple[Requests, list[Stored]]:

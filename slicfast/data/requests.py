@@ -34,7 +34,7 @@ class View(IntEnum):
 
     RGB = 0
     DIFFERENCE = 1  # grey frame differences
-    FLOW = 2  # stored optical flow; frame k is the field from store frame k to k + 1
+    FLOW = 2  # optical flow; frame k is the field from store frame k to k + 1
 
 
 class Role(IntEnum):

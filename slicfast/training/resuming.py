@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from slicfast.config import Config
-from slicfast.data.stores.flow import FlowStore
+from slicfast.data.stores.flow import Flow
 from slicfast.engine.checkpoint import Checkpoint
 from slicfast.errors import RunError
 
@@ -43,11 +43,11 @@ FREE_KEYS = frozenset(
 OTHERWISE = "start a new run in another folder (train.init_from takes weights over)"
 
 
-def flow_facts(flow: FlowStore | None, rows_N: npt.NDArray[np.integer]) -> dict[str, Any]:
-    """What a checkpoint holds of the stored flow of the training videos."""
+def flow_facts(flow: Flow | None, rows_N: npt.NDArray[np.integer]) -> dict[str, Any]:
+    """What a checkpoint holds of the flow of the training videos."""
     if flow is None:
         return {}
-    return {"members": flow.fields.path.name, "has_flow": torch.from_numpy(flow.has(rows_N))}
+    return {"members": flow.name, "has_flow": torch.from_numpy(flow.has(rows_N))}
 
 
 def require_same_run(

@@ -21,7 +21,7 @@ from slicfast.data.loader import ClipLoader
 from slicfast.data.requests import Requests
 from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
-from slicfast.data.stores.flow import FlowStore, open_flow
+from slicfast.data.stores.flow import Flow, open_flow
 from slicfast.device import autocast_dtype
 from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, save_checkpoint
@@ -159,7 +159,7 @@ def assemble(
     sampler: SampleSampler,
     encoder: VideoEncoder,
     objective: Objective,
-    flow: FlowStore | None = None,
+    flow: Flow | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
     otherwise: str = OTHERWISE,
 ) -> Session:
@@ -253,17 +253,16 @@ def training_rows(store: ClipStore, config: Config) -> npt.NDArray[np.integer]:
     return long_enough
 
 
-def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Config) -> FlowStore | None:
+def training_flow(store: ClipStore, rows_N: npt.NDArray[np.integer], config: Config) -> Flow | None:
     """The flow that the motion view needs, if it does; says how many training videos have none."""
     flow = open_flow(store, config)
     if flow is not None and (num_without := int((~flow.has(rows_N)).sum())):
-        advice = f"'slicfast prepare' with --flow completes {flow.fields.path}"
         if num_without == len(rows_N):
-            raise DataError(f"none of the {len(rows_N)} training videos has flow; {advice}")
+            raise DataError(f"none of the {len(rows_N)} training videos has flow; {flow.mend}")
         logger.warning(
             "%d of %d training videos have no flow and are shown as pictures alone; %s",
             num_without,
             len(rows_N),
-            advice,
+            flow.mend,
         )
     return flow

@@ -119,7 +119,7 @@ def outputs(pipe: Any, stream: torch.cuda.Stream | None = None) -> Any:
     try:
         return pipe.outputs(stream)
     except RuntimeError as error:
-        raise DecodeError(_gist(error)) from None
+        raise DecodeError(gist(error)) from None
 
 
 def as_torch(output: Any, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
@@ -129,7 +129,13 @@ def as_torch(output: Any, stream: torch.cuda.Stream | None = None) -> torch.Tens
     return tensor
 
 
-def _gist(error: RuntimeError) -> str:
+def as_tensors(output: Any, stream: torch.cuda.Stream | None = None) -> list[torch.Tensor]:
+    """The same of an output whose samples may differ in shape: a tensor a sample."""
+    with torch.cuda.stream(stream):
+        return [torch.from_dlpack(output[n]) for n in range(len(output))]
+
+
+def gist(error: Exception) -> str:
     """The line of DALI's many that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for place, line in enumerate(lines):

@@ -15,7 +15,7 @@ import torch
 from slicfast.data.decoding.film import FilmDecoder
 from slicfast.data.decoding.jpeg import DecodeError, DecodeProbe, JpegDecoder
 from slicfast.data.decoding.vp9 import Vp9Decoder
-from slicfast.data.stores.parts import Cut, FilmCut, Held, Stored
+from slicfast.data.stores.parts import Cut, FilmCut, FlowPictures, Held, Stored
 from slicfast.device import require_dali
 
 Clip = Sequence[npt.NDArray[np.uint8]]
@@ -28,6 +28,7 @@ class Kind(Enum):
     CUT = "cut"
     FILM = "film"
     HELD = "held"
+    FLOW = "flow"  # to be computed, which a GPU does
 
 
 @dataclass
@@ -43,7 +44,7 @@ def by_kind(stored: Sequence[Stored], clip_length: int) -> dict[Kind, Part]:
     parts: dict[Kind, Part] = {}
     row = num_jpegs = 0
     for item in stored:
-        kind = _kind(item)
+        kind = kind_of(item)
         part = parts.setdefault(kind, Part())
         part.items.append(item)
         if kind is Kind.JPEG:
@@ -60,11 +61,14 @@ def num_clips(parts: dict[Kind, Part]) -> int:
     return sum(len(part.rows) for part in parts.values())
 
 
-def _kind(item: Stored) -> Kind:
+def kind_of(item: Stored) -> Kind:
+    """How what is stored of a clip, or of one of its pictures, is stored."""
     if isinstance(item, np.ndarray):
         return Kind.JPEG
     if isinstance(item, FilmCut):
         return Kind.FILM
+    if isinstance(item, FlowPictures):
+        return Kind.FLOW
     return Kind.CUT if isinstance(item, Cut) else Kind.HELD
 
 
@@ -142,6 +146,7 @@ class MixedProbe:
     def __init__(self, device: torch.device, *, clip_length: int, num_threads: int) -> None:
         self._device, self._clip_length, self._num_threads = device, clip_length, num_threads
         self._jpeg = DecodeProbe(device, clip_length=clip_length, num_threads=num_threads)
+        self._flow_jpeg = DecodeProbe(device, clip_length=2 * clip_length, num_threads=num_threads)
         self._others: dict[Kind, Any] = {}
 
     def undecodable(self, stored: Sequence[Stored]) -> list[int]:
@@ -150,9 +155,17 @@ class MixedProbe:
         for kind, part in by_kind(stored, self._clip_length).items():
             if kind is Kind.JPEG:
                 failed += [part.rows[n] for n in self._jpeg.undecodable(part.items)]
+            elif kind is Kind.FLOW:
+                failed += [row for row, clip in zip(part.rows, part.items, strict=True) if self._is_bad(clip)]
             elif kind is not Kind.HELD:
                 failed += self._alone(kind, part)
         return sorted(failed)
+
+    def _is_bad(self, clip: FlowPictures) -> bool:
+        kind = kind_of(clip.stored[0])
+        if kind is Kind.JPEG:
+            return bool(self._flow_jpeg.undecodable(clip.stored))  # type: ignore[arg-type]
+        return kind is not Kind.HELD and bool(self._alone(kind, Part([0], list(clip.stored))))
 
     def _alone(self, kind: Kind, part: Part) -> list[int]:
         if kind not in self._others:

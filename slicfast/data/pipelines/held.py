@@ -55,32 +55,34 @@ class HeldPipeline:
         for n, clip in enumerate(clips):
             blocks.setdefault(_planes(clip)[0].data_ptr(), []).append(n)
         for rows in blocks.values():
-            planes = self._gathered([clips[n] for n in rows])
+            planes = gathered([clips[n] for n in rows], self._device)
             if len(planes) == 1:
                 resized = resize_regions(planes[0], params, rows, size)
             else:
                 resized = resize_planes(planes[0], planes[1], params, rows, size)
             if len(rows) == len(clips):
                 return resized
-            shown.index_copy_(0, _to(np.array(rows), self._device), resized)
+            shown.index_copy_(0, on_device(np.array(rows), self._device), resized)
         return shown
 
-    def _gathered(self, clips: Sequence[Held | HeldPlanes]) -> list[torch.Tensor]:
-        """Each plane of the clips of one block, (n, T, ...) uint8 on the device."""
-        index_nT = np.stack([clip.index_T for clip in clips])
-        return [self._picked(plane, index_nT) for plane in _planes(clips[0])]
 
-    def _picked(self, block: torch.Tensor, index_nT: npt.NDArray[np.int64]) -> torch.Tensor:
-        if block.device == self._device:
-            picked = block.index_select(0, _to(index_nT.reshape(-1), self._device))
-            return picked.view(*index_nT.shape, *block.shape[1:])
-        gathered = torch.empty((*index_nT.shape, *block.shape[1:]), dtype=torch.uint8, device=self._device)
-        for n, index_T in enumerate(index_nT):
-            if (np.diff(index_T) == 1).all():  # straight out of pinned memory
-                gathered[n].copy_(block[int(index_T[0]) : int(index_T[-1]) + 1], non_blocking=True)
-            else:
-                gathered[n].copy_(_pinned(block[torch.from_numpy(index_T)], self._device), non_blocking=True)
-        return gathered
+def gathered(clips: Sequence[Held | HeldPlanes], device: torch.device) -> list[torch.Tensor]:
+    """Each plane of the clips of one block, (n, T, ...) uint8 on the device."""
+    index_nT = np.stack([clip.index_T for clip in clips])
+    return [_picked(plane, index_nT, device) for plane in _planes(clips[0])]
+
+
+def _picked(block: torch.Tensor, index_nT: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    if block.device == device:
+        picked = block.index_select(0, on_device(index_nT.reshape(-1), device))
+        return picked.view(*index_nT.shape, *block.shape[1:])
+    copied = torch.empty((*index_nT.shape, *block.shape[1:]), dtype=torch.uint8, device=device)
+    for n, index_T in enumerate(index_nT):
+        if (np.diff(index_T) == 1).all():  # straight out of pinned memory
+            copied[n].copy_(block[int(index_T[0]) : int(index_T[-1]) + 1], non_blocking=True)
+        else:
+            copied[n].copy_(_pinned(block[torch.from_numpy(index_T)], device), non_blocking=True)
+    return copied
 
 
 def _planes(clip: Held | HeldPlanes) -> list[torch.Tensor]:
@@ -140,10 +142,11 @@ def _weights(
         down.append(side(height, top, bottom))
         columns = side(width, left, right)
         across.append(columns[::-1] if params.flip[n] else columns)
-    return _to(np.stack(down), device), _to(np.stack(across), device)
+    return on_device(np.stack(down), device), on_device(np.stack(across), device)
 
 
-def _to(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+def on_device(values: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """An array as a tensor there; the host does not wait for the copy."""
     return _pinned(torch.from_numpy(np.ascontiguousarray(values)), device).to(device, non_blocking=True)
 
 

@@ -15,6 +15,7 @@ from slicfast.data.augment import ClipParams
 from slicfast.data.decoding.jpeg import DecodeError
 from slicfast.data.decoding.mixed import Kind, Part, by_kind, num_clips
 from slicfast.data.pipeline import ClipPipeline
+from slicfast.data.pipelines.hardware_flow import HardwareFlowPipeline
 from slicfast.data.pipelines.held import HeldPipeline
 from slicfast.data.pipelines.vp9 import Vp9Pipeline
 from slicfast.data.stores.parts import Stored
@@ -44,6 +45,7 @@ class MixedPipeline:
             Kind.CUT: lambda: Vp9Pipeline(**settings),
             Kind.FILM: lambda: Vp9Pipeline(**settings),
             Kind.HELD: lambda: HeldPipeline(crop_size=crop_size, device=device),
+            Kind.FLOW: lambda: HardwareFlowPipeline(clip_length=clip_length, **settings),
         }
         self._pipelines: dict[Kind, Any] = {}
         self._under_way: deque[dict[Kind, Part]] = deque()

@@ -18,7 +18,7 @@ from slicfast.data.decoding.jpeg_header import HeaderCheck
 from slicfast.data.sources.films import FilmClips
 from slicfast.data.sources.resident import HeldClips, Residents, plan_residents
 from slicfast.data.store import ClipStore
-from slicfast.data.stores.parts import DamagedClip, Stored
+from slicfast.data.stores.parts import DamagedClip, StoredPictures
 from slicfast.errors import ConfigError
 
 logger = logging.getLogger("slicfast")
@@ -38,7 +38,7 @@ class ClipSource(Protocol):
     @property
     def mend(self) -> str: ...
 
-    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
+    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[StoredPictures]:
         """Some pictures of a row of the store: T JPEGs, or one thing that holds them all.
 
         Raises:
@@ -57,7 +57,7 @@ class StoredClips:
         self._headers = HeaderCheck()
         self.mend = f"the clip store at {store.path} is damaged, prepare it again"
 
-    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
+    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[StoredPictures]:
         store = self._store
         width, height = int(store.width[video]), int(store.height[video])
         if store.settings.codec == "vp9":

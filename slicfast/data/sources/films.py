@@ -18,7 +18,7 @@ from slicfast.data.sources.film_cuts import FilmMap, Uncuttable, cut_film, map_f
 from slicfast.data.store import ClipStore
 from slicfast.data.stores.format import Uint8Array
 from slicfast.data.stores.original import segment_of
-from slicfast.data.stores.parts import DamagedClip, FilmCut, Stored
+from slicfast.data.stores.parts import DamagedClip, FilmCut, StoredPictures
 from slicfast.errors import ConfigError, DataError
 
 MAX_MAPS = 20_000  # files whose packets are remembered, the latest ones; some kilobytes each
@@ -97,7 +97,7 @@ class FilmClips:
         self._maps: OrderedDict[int, FilmMap] = OrderedDict()
         self._lock = threading.Lock()  # clips are read side by side
 
-    def stored(self, video: int, indices_T: Int64) -> list[Stored]:
+    def stored(self, video: int, indices_T: Int64) -> list[StoredPictures]:
         store = self._store
         try:
             place = self._place(video)

@@ -14,7 +14,7 @@ from slicfast.data.decoding.jpeg import DecodeError, as_torch, build_pipeline, d
 from slicfast.data.decoding.vp9 import decoded_cut, feed_cuts
 from slicfast.data.sources.planes import to_planes
 from slicfast.data.store import ClipStore
-from slicfast.data.stores.parts import Cut, DamagedClip, Held, HeldPlanes, Stored
+from slicfast.data.stores.parts import Cut, DamagedClip, Held, HeldPlanes, StoredPictures
 
 CHUNK = 64  # pictures decoded at a time
 NUM_UNDER_WAY = 3  # such chunks
@@ -28,7 +28,7 @@ class Source(Protocol):
     @property
     def mend(self) -> str: ...
 
-    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]: ...
+    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[StoredPictures]: ...
 
 
 class Pictures:
@@ -170,7 +170,7 @@ class _Decoder:
         self._pipes: dict[bool, Any] = {}
         self._fed: deque[bool] = deque()  # whether each was a cut
 
-    def feed(self, stored: Sequence[Stored]) -> None:
+    def feed(self, stored: Sequence[StoredPictures]) -> None:
         """Start on a chunk: JPEGs, or one cut."""
         is_cut = isinstance(stored[0], Cut)
         if is_cut not in self._pipes:

@@ -21,7 +21,7 @@ from slicfast.config import DataConfig
 from slicfast.data.sources.holding import Pictures, Source, decode_into
 from slicfast.data.store import ClipStore
 from slicfast.data.stores.format import Uint8Array
-from slicfast.data.stores.parts import DamagedClip, Stored
+from slicfast.data.stores.parts import DamagedClip, StoredPictures
 from slicfast.device import free_memory_bytes
 from slicfast.errors import MachineError
 from slicfast.progress import track
@@ -208,6 +208,6 @@ class HeldClips:
         self._pictures, self._base = pictures, base
         self.mend = base.mend
 
-    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[Stored]:
+    def stored(self, video: int, indices_T: npt.NDArray[np.int64]) -> list[StoredPictures]:
         held = self._pictures.clip(video, indices_T)
         return self._base.stored(video, indices_T) if held is None else [held]

@@ -1,4 +1,4 @@
-"""The flow of a clip store's videos, opened for reading: a clip store inside it, joined to it by video id."""
+"""The flow of a clip store's videos: a clip store inside it, joined by video id, or still to be computed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class FlowStore:
     Attributes:
         components: what is shown of a field.
         faithful: whether it is treated as the published code does (config.FlowConfig).
+        name: of the store inside.
+        mend: what to do where videos have no flow.
         fields: the clip store of the fields.
         row_N: (N,) int32, each video's row there, -1 where it has no flow.
         num_fields_N: (N,) int64, 0 where it has none.
@@ -43,6 +45,8 @@ class FlowStore:
                 f" make it with 'slicfast prepare ROOT {store.path} {option}'"
             )
         self.fields = ClipStore(flow_folder(store.path, found[0]))
+        self.name = self.fields.path.name
+        self.mend = f"'slicfast prepare' with --flow completes {self.fields.path}"
         self.row_N = _rows(store, self.fields)
         num_fields_N = self.fields.num_frames[self.row_N].astype(np.int64)
         # A video of which flow was made from another file than its pictures has no flow.
@@ -55,6 +59,34 @@ class FlowStore:
         return found
 
 
+class ComputedFlow:
+    """Fields that a GPU computes from pictures while clips are loaded (`flow.source=hardware`).
+
+    Nothing of them is stored: a field is known by the picture that it belongs to, as a stored one is, and
+    leads to the very next picture of the video.
+
+    Attributes: as FlowStore, without what there is of a store.
+    """
+
+    name = "hardware"
+    mend = "videos of a single picture have none"
+
+    def __init__(
+        self, store: ClipStore, components: Components = "horizontal", *, faithful: bool = False
+    ) -> None:
+        self.components = components
+        self.faithful = faithful
+        self.num_fields_N = np.maximum(store.num_frames.astype(np.int64) - 1, 0)
+
+    def has(self, rows: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of these rows of the clip store have flow: those of two pictures or more."""
+        found: npt.NDArray[np.bool_] = self.num_fields_N[np.asarray(rows)] > 0
+        return found
+
+
+Flow = FlowStore | ComputedFlow
+
+
 def _rows(store: ClipStore, fields: ClipStore) -> Int32Array:
     """Where each video's flow is, -1 for none; both stores are in order of id."""
     names, wanted = fields.ids(), store.ids()
@@ -64,11 +96,12 @@ def _rows(store: ClipStore, fields: ClipStore) -> Int32Array:
     return np.array([places.get(name, -1) for name in wanted], dtype=np.int32)
 
 
-def open_flow(store: ClipStore, config: Config) -> FlowStore | None:
+def open_flow(store: ClipStore, config: Config) -> Flow | None:
     """The flow that a configuration's motion view needs; None where it needs none.
 
-    Raises: as FlowStore.
+    Raises: as FlowStore. Whether a machine can compute flow is found out by whoever loads clips of it.
     """
     if config.motion.view != "flow" or config.motion.prob == 0:
         return None
-    return FlowStore(store, config.motion.components, faithful=config.flow.faithful)
+    kind = ComputedFlow if config.flow.source == "hardware" else FlowStore
+    return kind(store, config.motion.components, faithful=config.flow.faithful)

@@ -12,6 +12,8 @@ from slicfast.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+    from slicfast.data.flow import Components
+
 
 FILM_TICK_MS = 40  # between two pictures of a film's cut, whatever they were apart; any number will do
 
@@ -94,9 +96,26 @@ class HeldPlanes:
     index_T: AnyArray
 
 
-Stored = (
-    Uint8Array | Cut | Held | HeldPlanes
-)  # of a clip: each of its T JPEGs, or the one thing that holds them all
+# Of a clip of pictures: each of its T JPEGs, or the one thing that holds them all.
+StoredPictures = Uint8Array | Cut | Held | HeldPlanes
+
+
+@dataclass(frozen=True)
+class FlowPictures:
+    """A clip of flow to be computed: the K pictures that it leads between, each once, in order of time.
+
+    Attributes:
+        stored: of these pictures.
+        place_T: (T,) int64, which of the K - 1 steps between them each of the clip's fields is.
+        components: what is shown of a field, "horizontal" or "both".
+    """
+
+    stored: list[StoredPictures]
+    place_T: AnyArray
+    components: Components
+
+
+Stored = StoredPictures | FlowPictures
 
 
 @dataclass(frozen=True)
