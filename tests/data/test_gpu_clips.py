@@ -23,8 +23,9 @@ from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.catalog import read_catalog
 from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
-from slicfast.data.requests import Requests, Role, make_requests
+from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore
+from slicfast.data.stores.flow import ComputedFlow
 from slicfast.data.stores.format import StoreSettings
 from slicfast.data.stores.writer import StoreWriter
 
@@ -126,9 +127,10 @@ def requests_of(num: int, seed: int, num_videos: int = 8) -> Requests:
     )
 
 
-def loader_of(store: ClipStore, place: torch.device, **changes: Any) -> ClipLoader:
+def loader_of(store: ClipStore, place: torch.device, flow: Any = None, **changes: Any) -> ClipLoader:
     config = CONFIG.model_copy(update={"max_bad_share": 1.0, **changes})
-    return ClipLoader(store, config, augment=AugmentConfig(), device=place, num_threads=2, max_batch=16)
+    options: dict[str, Any] = {"device": place, "num_threads": 2, "max_batch": 16}
+    return ClipLoader(store, config, augment=AugmentConfig(), flow=flow, **options)
 
 
 @pytest.mark.needs_cuda
@@ -163,16 +165,23 @@ def test_films_that_nvdec_does_not_decode_are_replaced_and_named(tmp_path: Path)
 
 
 @pytest.mark.needs_cuda
-@pytest.mark.parametrize("source", ["store", "files"])
+@pytest.mark.parametrize("source", ["store", "files", "flow"])
 def test_gpu_memory_does_not_grow_over_ten_thousand_clips(source, tmp_path: Path) -> None:
     for number in range(8):
         video = gliding_video(np.random.default_rng(number), 30, 192, 160, (1.0, 0.5))
         write_video(tmp_path / "videos" / f"{number}.mp4", video, codec="libx264")
     prepare(read_catalog(tmp_path / "videos", "flat"), tmp_path / "store", StoreSettings(), workers=1)
-    loader = loader_of(ClipStore(tmp_path / "store"), GPU, source=source, files=tmp_path / "videos")
+    store, is_flow = ClipStore(tmp_path / "store"), source == "flow"  # computed, from the store's pictures
+    changes = {"source": "store" if is_flow else source, "files": tmp_path / "videos"}
+    loader = loader_of(store, GPU, ComputedFlow(store) if is_flow else None, **changes)
+
+    def requested(seed: int) -> Requests:
+        requests_N = requests_of(16, seed)
+        requests_N["view"] = View.FLOW if is_flow else View.RGB
+        return requests_N
 
     def load(num_batches: int) -> int:
-        for batch in loader.load(requests_of(16, seed) for seed in range(num_batches)):
+        for batch in loader.load(map(requested, range(num_batches))):
             del batch
         torch.cuda.synchronize()
         return torch.cuda.mem_get_info()[0]

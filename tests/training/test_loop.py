@@ -19,7 +19,7 @@ from slicfast.config import Config
 from slicfast.data.catalog import read_catalog
 from slicfast.data.preparing.flow import prepare_flow
 from slicfast.engine.checkpoint import load_checkpoint, load_model, save_checkpoint
-from slicfast.errors import ConfigError, DataError, RunError
+from slicfast.errors import ConfigError, DataError, MachineError, RunError
 from slicfast.records import read_metrics
 from slicfast.training.loop import train
 
@@ -274,6 +274,8 @@ def test_changed_flow_is_noticed(tiny_config, gliding_store, tmp_path):
     last = run / "checkpoints" / "last.pt"
     saved = load_checkpoint(last)
     assert saved.flow["members"] == "flow-u" and saved.flow["has_flow"].tolist() == [True] * 4
+    with pytest.raises(RunError, match=r"another configuration: flow.source \(stored -> hardware\)"):
+        train(tiny_config(*options, "flow.source=hardware"), run, resume="auto")
     shutil.move(store / "flow-u", tmp_path / "away")
     with pytest.raises(RunError, match=r"flow was that of flow-u and now is that of flow-uv"):
         train(tiny_config(*options), run, resume="auto")
@@ -292,6 +294,8 @@ def test_changed_flow_is_noticed(tiny_config, gliding_store, tmp_path):
 def test_training_on_flow_that_is_not_there_is_one_line(tiny_config, tmp_path, caplog, gliding_store):
     with pytest.raises(DataError, match=r"make it with 'slicfast prepare ROOT .* --flow'"):
         train(tiny_config("motion.view=flow"), tmp_path / "run")
+    with pytest.raises(MachineError, match=r"flow\.source=hardware needs an NVIDIA GPU"):
+        train(tiny_config("motion.view=flow", "flow.source=hardware"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     shutil.copytree(gliding_store.path, tmp_path / "store")
     shutil.rmtree(tmp_path / "store/flow-u")
