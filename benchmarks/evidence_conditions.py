@@ -23,7 +23,7 @@ from slicfast.engine.checkpoint import Checkpoint
 from slicfast.records import RunFolder
 from slicfast.training.session import Session, open_session
 
-Labels = Literal["clusters", "shifted", "classes", "scenes"]
+Labels = Literal["clusters", "shifted", "classes", "scenes", "impure"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Condition:
             weights: an unbroken run with the same clusterings would be the same bit by bit.
         labels: what stands for the clusters; "clusters" is what the configuration says.
         against: the condition whose R@1 is taken from this one's, seed by seed; None: no comparison.
+        purity: of the pairs of "impure" labels, small clusters of true classes with some videos mixed up.
     """
 
     name: str
@@ -45,27 +46,37 @@ class Condition:
     branched: bool = False
     labels: Labels = "clusters"
     against: str | None = "motion"
+    purity: float = 1.0
 
 
-NUM_LOOKS = 10  # moments of a run at which its clusters are looked at
+NUM_LOOKS = 4  # moments of a run at which its clusters are looked at
 BASE = "motion"  # the run that others branch from
+PURITIES = (30, 50, 70)
+CLUSTER_SIZE = (
+    5  # of impure labels; FINCH's first partition of an embedding has four to five videos a cluster
+)
 _FINCH = {"cluster.method": "finch"}
+_TEMPORAL = {"loss.temporal_weight": 1.0}
 _KMEANS = {"cluster.method": "kmeans"}
 
 CONDITIONS = {
     condition.name: condition
     for condition in (
+        Condition("instance", "instances alone", {"motion.view": "none"}, against=None),
         Condition(
-            "instance", "instances alone", {"loss.temporal_weight": 0.0, "motion.view": "none"}, against=None
+            "temporal",
+            "instances + temporal discrimination",
+            {"motion.view": "none", **_TEMPORAL},
+            against="instance",
         ),
-        Condition("temporal", "+ temporal discrimination", {"motion.view": "none"}, against="instance"),
-        Condition(BASE, "+ motion view", against="temporal"),
+        Condition(BASE, "instances + motion view", against="instance"),
+        Condition("all", "instances + motion view + temporal discrimination", _TEMPORAL),
         Condition("finch_start", "+ FINCH positives from the start", {**_FINCH, "cluster.start_epoch": 0}),
         Condition("finch", "+ FINCH positives, after a warm-up", _FINCH, branched=True),
         Condition(
-            "finch_coarse",
-            "the same, second partition",
-            {**_FINCH, "cluster.partition": 1},
+            "finch_4_clips",
+            "FINCH, of the mean of four clips",
+            {**_FINCH, "cluster.num_clips": 4},
             branched=True,
         ),
         Condition("kmeans", "k-means in place of FINCH", _KMEANS, branched=True),
@@ -83,10 +94,19 @@ CONDITIONS = {
         ),
         Condition("true_scenes", "true scenes as clusters, after the warm-up", {}, True, "scenes"),
         Condition("true_classes", "true classes as clusters, after the warm-up", {}, True, "classes"),
+        *(
+            Condition(
+                f"purity_{percent}",
+                f"clusters of five, {percent} % of pairs right",
+                branched=True,
+                labels="impure",
+                purity=percent / 100,
+            )
+            for percent in PURITIES
+        ),
         Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
     )
 }
-CLUSTERED = (BASE, "finch_start", "finch", "true_classes")
 FEW = (BASE, "finch")
 
 
@@ -96,7 +116,7 @@ class Regime:
 
     Attributes:
         data: name of a data set in DATA.
-        overrides: dotted configuration keys; `train.epochs` counts those of samples of three clips.
+        overrides: dotted configuration keys; `train.epochs` counts those of samples of two clips.
         conditions: names, in the order of the table.
     """
 
@@ -112,27 +132,19 @@ class Regime:
         return _numbered([_parts(video_id)[1:] if shared else _parts(video_id) for video_id in ids])
 
 
-_FACTORS = {
-    "width": 64,
-    "height": 48,
-    "figure_size": (0.45, 0.9),
-    "place": 0.2,
-    "rise": 0.12,
-    "glide": 0.3,
-    "camera": 0.4,
-}
+_SIZE = {"width": 64, "height": 48}
 
-# Arguments of SyntheticConfig beside the seed; about 790, 180 and 260 videos.
+# Arguments of SyntheticConfig beside the seed; about 790, 180 and 440 videos, or 790, 180 and 350.
 DATA: dict[str, dict[str, Any]] = {
-    "scenes of one class": {**_FACTORS, "train_groups": 18, "val_groups": 4, "test_groups": 6},
+    "scenes of one class": {**_SIZE, "train_groups": 18, "val_groups": 4, "test_groups": 10},
     "scenes of all classes": {
-        **_FACTORS,
+        **_SIZE,
         "shared_scenes": True,
         "min_videos": 1,
         "max_videos": 1,
         "train_groups": 99,
         "val_groups": 22,
-        "test_groups": 33,
+        "test_groups": 44,
     },
 }
 
@@ -141,13 +153,15 @@ REGIMES = {
     for regime in (
         Regime("ucf101", "scenes of one class, as in UCF101", "scenes of one class"),
         Regime(
-            "triplet",
-            "scenes of one class, triplets in place of NT-Xent",
-            "scenes of one class",
-            {"loss.negatives": "random_semi_hard"},
-            ("instance", "temporal", BASE, "finch"),
+            "adversarial", "scenes of all classes", "scenes of all classes", conditions=(*FEW, "true_classes")
         ),
-        Regime("adversarial", "scenes of all classes", "scenes of all classes", conditions=CLUSTERED),
+        Regime(
+            "long",
+            "scenes of one class, twice the length",
+            "scenes of one class",
+            {"train.epochs": 72},
+            (*FEW, "finch_4_clips"),
+        ),
         Regime(
             "narrow",
             "scenes of one class, half the width",
@@ -156,7 +170,11 @@ REGIMES = {
             FEW,
         ),
         Regime(
-            "long", "scenes of one class, twice the length", "scenes of one class", {"train.epochs": 40}, FEW
+            "triplet",
+            "scenes of one class, triplets in place of NT-Xent",
+            "scenes of one class",
+            {"loss.negatives": "random_semi_hard"},
+            FEW,
         ),
     )
 }
@@ -166,7 +184,7 @@ def configure(base: Config, regime: Regime, condition: Condition, seed: int, giv
     """The run's configuration: as many clips are trained whatever the number of clips in a sample.
 
     Args:
-        base: `train.epochs` counts those of samples of three clips and is a multiple of 2 * NUM_LOOKS.
+        base: `train.epochs` counts those of samples of two clips and is a multiple of 3 * NUM_LOOKS.
         given: further dotted keys.
     """
     values = base.to_dict()
@@ -177,9 +195,9 @@ def configure(base: Config, regime: Regime, condition: Condition, seed: int, giv
             section = section[part]
         section[last] = value
     whole = values["train"]["epochs"]
-    assert whole % (2 * NUM_LOOKS) == 0, f"train.epochs must be a multiple of {2 * NUM_LOOKS}; got {whole}"
-    two_clips = values["loss"]["temporal_weight"] == 0
-    epochs = whole * 3 // 2 if two_clips else whole
+    assert whole % (3 * NUM_LOOKS) == 0, f"train.epochs must be a multiple of {3 * NUM_LOOKS}; got {whole}"
+    three_clips = values["loss"]["temporal_weight"] > 0
+    epochs = whole * 2 // 3 if three_clips else whole
     values["train"]["epochs"] = epochs
     values["train"]["keep_every_epochs"] = epochs // NUM_LOOKS
     if condition.branched:
@@ -206,13 +224,35 @@ def opener(condition: Condition, regime: Regime) -> Callable[..., Session]:
                 replace(assignment, labels=np.roll(assignment.labels, 1))
             )
         elif condition.labels != "clusters":
-            true_N = (
-                classes_of(session.ids) if condition.labels == "classes" else regime.scenes_of(session.ids)
-            )
-            session.use_assignment(Assignment(session.ids, true_N))
+            class_N = classes_of(session.ids)
+            labels_N = {
+                "classes": lambda: class_N,
+                "scenes": lambda: regime.scenes_of(session.ids),
+                "impure": lambda: impure_clusters(class_N, condition.purity, config.seed),
+            }[condition.labels]()
+            session.use_assignment(Assignment(session.ids, labels_N))
         return session
 
     return open_run
+
+
+def impure_clusters(class_N: npt.NDArray[np.int64], pair_purity: float, seed: int) -> npt.NDArray[np.int64]:
+    """(N,) clusters of CLUSTER_SIZE videos of one class drawn at random, some videos then changing places.
+
+    A pair is right if neither video moved, or by chance: with a share m of videos that moved and chance c,
+    pair purity is (1 - m)^2 + (1 - (1 - m)^2) c in expectation.
+    """
+    rng = np.random.default_rng(seed)
+    names: list[object] = [None] * len(class_N)
+    for label in np.unique(class_N):
+        for place, video in enumerate(rng.permutation(np.flatnonzero(class_N == label))):
+            names[video] = (label, place // CLUSTER_SIZE)
+    labels_N = _numbered(names)
+    chance = float(((np.bincount(class_N) / len(class_N)) ** 2).sum())
+    stay = np.sqrt(max(0.0, (pair_purity - chance) / (1 - chance)))
+    moved = rng.choice(len(class_N), round((1 - stay) * len(class_N)), replace=False)
+    labels_N[moved] = labels_N[rng.permutation(moved)]
+    return labels_N
 
 
 _NAME = re.compile(r"(\w+)_g(\d+)_c\d+\.\w+$")

@@ -30,8 +30,8 @@ COLUMNS = (
 FIGURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "test_pooled": lambda run: run["test"]["trained_pooled"]["1"],
     "test_projection": lambda run: run["test"]["trained_projection"]["1"],
-    "val_pooled": lambda run: run["val"]["trained_pooled"]["1"],
-    "val_projection": lambda run: run["val"]["trained_projection"]["1"],
+    "val_pooled": lambda run: run["curve"][-1]["val_pooled_r1"],
+    "val_projection": lambda run: run["curve"][-1]["val_projection_r1"],
     "linear": lambda run: run["linear"]["trained_pooled"],
     "pair_purity_begin": lambda run: run["curve"][0]["pair_purity"],
     "pair_purity_end": lambda run: run["curve"][-1]["pair_purity"],
@@ -76,7 +76,11 @@ def _regime(regime: Regime, seeds: Sequence[int], runs: Runs) -> dict[str, Any]:
         "title": regime.title,
         "data": DATA[regime.data],
         "overrides": regime.overrides,
-        "num_videos": {split: first[0][f"num_{split}"] for split in ("train", "val", "test")},
+        "num_videos": {
+            "train": first[0]["num_train"],
+            "val": first[0]["curve"][0]["num_val"],
+            "test": first[0]["num_test"],
+        },
         "baselines": {name: over_seeds([run["test"][name]["1"] for run in first]) for name in BASELINES},
         "baselines_linear": {
             name: over_seeds([run["linear"][name] for run in first])

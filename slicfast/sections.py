@@ -223,11 +223,16 @@ class ClusterConfig(Section):
     features: Literal["projection", "pooled"] = "projection"
     # fresh: every training video is embedded anew; running: what the anchors of the last epoch left behind
     bank: Literal["fresh", "running"] = "fresh"
+    num_clips: PositiveInt = 1  # of a video, evenly spaced, whose mean is clustered; 1: the centre clip
 
     @model_validator(mode="after")
     def _bank_has_features(self) -> ClusterConfig:
         if self.bank == "running" and self.features != "projection":
             raise ValueError("bank=running holds projections; set cluster.features=projection or bank=fresh")
+        if self.bank == "running" and self.num_clips != 1:
+            raise ValueError(
+                f"bank=running holds one clip a video, num_clips is {self.num_clips}; set bank=fresh"
+            )
         return self
 
     @model_validator(mode="after")

@@ -87,7 +87,8 @@ def _embed(session: Session) -> torch.Tensor:
     average_buffers(session.encoder)
     session.encoder.eval()
     extractor = encoder_extractor(session.encoder, session.device, session.autocast)
-    clips = -(-len(session.rows_N) // session.ranks.size)
+    num_clips = session.config.cluster.num_clips
+    clips = num_clips * -(-len(session.rows_N) // session.ranks.size)
     with track("Embedding", clips, unit="clips") as bar:
         banks = embed_videos(
             extractor,
@@ -96,7 +97,7 @@ def _embed(session: Session) -> torch.Tensor:
             session.rows_N,
             session.config,
             session.device,
-            num_clips=1,
+            num_clips=num_clips,
             ranks=session.ranks,
             progress=bar.update,
         )

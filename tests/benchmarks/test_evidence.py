@@ -32,7 +32,7 @@ TINY = Config.load(
         "model.conv1_temporal_stride=1",
         "model.projection_hidden=8",
         "model.projection_dim=8",
-        "train.epochs=4",
+        "train.epochs=6",
         "train.batch_size=4",
         "train.precision=fp32",
         "cluster.interval=1",
@@ -64,7 +64,7 @@ def _tiny() -> Any:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
-    names = ("instance", BASE, "finch", "finch_shifted", "true_classes")
+    names = ("instance", BASE, "all", "finch", "finch_shifted", "true_classes")
     regime = Regime("tiny", "tiny", "tiny", conditions=names)
     tasks = all_tasks(tmp_path_factory.mktemp("evidence"), TINY, [regime], [0])
     assert run_all(tasks, 0)
@@ -89,9 +89,10 @@ def test_every_condition_of_every_regime_is_a_valid_configuration(monkeypatch: p
 
 def test_all_conditions_see_as_many_clips(done: list[Task]) -> None:
     runs = read_runs(done)
-    assert {run["clips_trained"] for run in runs.values()} == {4 * 2 * 4 * 3}
+    assert {run["clips_trained"] for run in runs.values()} == {6 * 2 * 4 * 2}
     assert runs["tiny", "instance", 0]["steps"] == 12
-    assert runs["tiny", BASE, 0]["steps"] == 8
+    assert runs["tiny", BASE, 0]["steps"] == 12
+    assert runs["tiny", "all", 0]["steps"] == 8
 
 
 def test_a_second_call_does_what_is_missing_and_nothing_else(done: list[Task]) -> None:
@@ -121,13 +122,13 @@ def test_shifted_labels_are_those_of_the_row_before(done: list[Task]) -> None:
     tasks = by_name(done)
     found: dict[str, Assignment] = {}
     for name in ("finch", "finch_shifted"):
-        first = (tasks[name].folder / "assignments" / "epoch-0002.tsv").read_text()
+        first = (tasks[name].folder / "assignments" / "epoch-0003.tsv").read_text()
         found[name] = load_checkpoint(RunFolder(tasks[name].folder).last).assignment  # type: ignore[assignment]
         assert first  # what the clusterer said, in both
-    last = (tasks["finch_shifted"].folder / "assignments" / "epoch-0003.tsv").read_text().split("\n")[:-1]
+    last = (tasks["finch_shifted"].folder / "assignments" / "epoch-0005.tsv").read_text().split("\n")[:-1]
     said = [int(line.split("\t")[1]) for line in last]
     assert found["finch_shifted"].labels.tolist() == [said[-1], *said[:-1]]
-    last = (tasks["finch"].folder / "assignments" / "epoch-0003.tsv").read_text().split("\n")[:-1]
+    last = (tasks["finch"].folder / "assignments" / "epoch-0005.tsv").read_text().split("\n")[:-1]
     assert found["finch"].labels.tolist() == [int(line.split("\t")[1]) for line in last]
 
 
@@ -201,3 +202,12 @@ def test_a_stopped_run_leaves_no_result_and_goes_on(
     assert load_checkpoint(RunFolder(task.folder).last).global_step == 5
     assert run_task(task)
     assert read_runs([task])["tiny", "instance", 1]["steps"] == 12
+
+
+def test_impure_clusters_have_the_pair_purity_asked_for() -> None:
+    rng = np.random.default_rng()
+    class_N = rng.integers(0, 8, 4000)
+    for wanted in (0.3, 0.5, 0.7, 1.0):
+        labels_N = conditions.impure_clusters(class_N, wanted, int(rng.integers(1000)))
+        assert np.bincount(labels_N).max() == conditions.CLUSTER_SIZE
+        assert pairs(labels_N, class_N, class_N)["pair_purity"] == pytest.approx(wanted, abs=0.04)

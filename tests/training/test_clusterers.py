@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from slicfast.assignment import Assignment
-from slicfast.clustering import scikit
+from slicfast.clustering import cluster, scikit
 from slicfast.config import Config
 from slicfast.distributed import Ranks
 from slicfast.engine.checkpoint import load_checkpoint
+from slicfast.engine.embedding import embed_videos, encoder_extractor
 from slicfast.errors import ConfigError, MachineError
 from slicfast.records import RunFolder, read_metrics
 from slicfast.report.curves import panels
 from slicfast.training.loop import train
+from slicfast.training.rounds import recluster
 from slicfast.training.session import open_session
 
 
@@ -182,3 +184,32 @@ def test_a_checkpoint_of_before_labels_kept_their_identity_is_read(tiny_config, 
     torch.save(values, file)
     found = last_of(run).assignment
     assert found.next_label == found.labels.max() + 1 and found.positives is None
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_the_mean_of_so_many_clips_of_a_video_is_clustered(tiny_config, tmp_path, monkeypatch, num_clips):
+    config = tiny_config(f"cluster.num_clips={num_clips}")
+    clustered: list[torch.Tensor] = []
+
+    def watched(bank_ND, *args, **kwargs):
+        clustered.append(bank_ND.clone())
+        return cluster(bank_ND, *args, **kwargs)
+
+    session = open_session(config, *opened(tmp_path))
+    expected_ND = embed_videos(
+        encoder_extractor(session.encoder.eval(), session.device, session.autocast),
+        session.eval_loader,
+        session.store,
+        session.rows_N,
+        config,
+        session.device,
+        num_clips=num_clips,
+    )["projection"]
+    monkeypatch.setattr("slicfast.training.rounds.cluster", watched)
+    recluster(session, 0)
+    torch.testing.assert_close(clustered[0], expected_ND)
+
+
+def test_a_running_bank_has_one_clip_a_video(tiny_config):
+    with pytest.raises(ConfigError, match="one clip a video, num_clips is 2; set bank=fresh"):
+        tiny_config("cluster.bank=running", "cluster.num_clips=2")
