@@ -79,6 +79,12 @@ CONDITIONS = {
             {**_FINCH, "cluster.num_clips": 4},
             branched=True,
         ),
+        Condition(
+            "finch_mutual",
+            "the same, mutual first neighbours alone",
+            {**_FINCH, "cluster.num_clips": 4, "cluster.mutual": True},
+            branched=True,
+        ),
         Condition("kmeans", "k-means in place of FINCH", _KMEANS, branched=True),
         Condition(
             "finch_same_0", "FINCH, same_video_prob 0", {**_FINCH, "sampling.same_video_prob": 0.0}, True
@@ -160,7 +166,7 @@ REGIMES = {
             "scenes of one class, twice the length",
             "scenes of one class",
             {"train.epochs": 72},
-            (*FEW, "finch_4_clips"),
+            (*FEW, "finch_4_clips", "finch_mutual"),
         ),
         Regime(
             "narrow",

@@ -207,6 +207,7 @@ class ClusterConfig(Section):
     start_epoch: NonNegativeInt = 0  # before it every video is its own cluster
     partition: NonNegativeInt = 0  # FINCH level, 0 the finest
     finch_clusters: Annotated[int, Field(ge=2)] | None = None  # FINCH: so many clusters, in place of a level
+    mutual: bool = False  # FINCH: link only videos that are each other's first neighbours
     # Positives from this FINCH level within a cluster, negatives from other clusters; None: both by cluster
     positive_partition: NonNegativeInt | None = None
     num_clusters: Annotated[int, Field(ge=2)] = 1000  # k-means family
@@ -253,6 +254,8 @@ class ClusterConfig(Section):
             raise ValueError(
                 f"backend=cuml computes kmeans only, not {self.method}; take torch, cupy or auto"
             )
+        if self.mutual and self.method != "finch":
+            raise ValueError(f"mutual is for finch; method is {self.method}")
         if self.balanced and (self.backend == "cuml" or "kmeans" not in self.method):
             raise ValueError(
                 f"balanced is for kmeans and spherical_kmeans with a backend other than cuml; method is"

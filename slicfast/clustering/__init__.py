@@ -53,6 +53,7 @@ def cluster(
     num_clusters: int | None = None,
     partition: int = 0,
     positive_partition: int | None = None,
+    mutual: bool = False,
     num_iterations: int = 20,
     num_starts: int = 1,
     init_KD: Tensor | npt.NDArray[Any] | None = None,
@@ -74,6 +75,7 @@ def cluster(
         partition: FINCH level that becomes `labels`, 0 the finest; past the coarsest, the coarsest.
         positive_partition: FINCH level that, within the clusters, becomes `positives`; FINCH then runs beside
             the other methods.
+        mutual: FINCH: link only rows that are each other's first neighbours.
         num_iterations: most Lloyd iterations of a start.
         num_starts: k-means++ starts, the one with the least inertia is kept.
         init_KD: starting centroids in place of k-means++; then there is one start.
@@ -107,7 +109,7 @@ def cluster(
     with exact_float32(rows_ND.device):
         unit_ND = normalize(rows_ND)
         if method == "finch":
-            found = _finch(unit_ND, partition, num_clusters, backend)
+            found = _finch(unit_ND, partition, num_clusters, backend, mutual)
         elif method in MAX_DISTANCE:
             found = _by_distance(unit_ND, method, num_clusters, max_distance, min_samples)
         else:
@@ -125,7 +127,8 @@ def cluster(
         if positive_partition is None:
             return found
         if method != "finch":
-            levels = _finch(unit_ND, 0, None, resolve_backend("auto", "finch", unit_ND.device)).partitions
+            auto = resolve_backend("auto", "finch", unit_ND.device)
+            levels = _finch(unit_ND, 0, None, auto, mutual).partitions
         else:
             levels = found.partitions
     from slicfast.clustering.matching import intersection
@@ -134,12 +137,14 @@ def cluster(
     return replace(found, positives=intersection(finer, found.labels))
 
 
-def _finch(unit_ND: Tensor, partition: int, num_clusters: int | None, backend: str) -> Clustering:
+def _finch(
+    unit_ND: Tensor, partition: int, num_clusters: int | None, backend: str, mutual: bool
+) -> Clustering:
     from slicfast.clustering.backends import rows_class
     from slicfast.clustering.finch import finch
 
     hold = rows_class(backend, unit_ND.device)
-    levels = finch(unit_ND, hold)
+    levels = finch(unit_ND, hold, mutual=mutual)
     labels_N = levels[min(partition, len(levels) - 1)]
     if num_clusters is not None:
         from slicfast.clustering.merging import required_partition

@@ -14,7 +14,7 @@ from slicfast.clustering.neighbors import components, renumber
 from slicfast.clustering.rows import Rows
 
 
-def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:
+def finch(unit_ND: Tensor, hold: type[Rows] = Rows, *, mutual: bool = False) -> list[Tensor]:
     """Partitions of L2-normalised rows, (N,) int64 each, the finest first; there is always one.
 
     Two rows are linked where one is the other's first neighbour by cosine (rows that share a first neighbour
@@ -22,27 +22,37 @@ def finch(unit_ND: Tensor, hold: type[Rows] = Rows) -> list[Tensor]:
     out links longer than the longest first-neighbour distance of level 0. It ends when nothing merges or all
     would be one cluster. Rows of zeros have no direction: each is a cluster of its own on every level. `hold`
     is the class that searches and sums, of `backends.rows_class`.
+
+    `mutual`, which the paper does not have: a link counts only where each row is the other's first neighbour.
+    A level then merges pairs, and what is nobody's first neighbour stays alone: fewer and purer pairs.
     """
     has_direction_N = unit_ND.any(dim=1)
     if not bool(has_direction_N.all()):
-        return with_lone_rows(finch(unit_ND[has_direction_N], hold), has_direction_N)
+        return with_lone_rows(finch(unit_ND[has_direction_N], hold, mutual=mutual), has_direction_N)
     rows = hold(unit_ND)
     neighbor_N, cosine_N = rows.first_neighbors()
     least_cosine = cosine_N.min()
-    labels_N = components(neighbor_N)
+    labels_N = components(_only_mutual(neighbor_N) if mutual else neighbor_N)
     partitions = [labels_N]
     num_clusters = int(labels_N.max()) + 1
     while num_clusters > 1:
         means_KD = normalize(rows.sums_by_label(labels_N, num_clusters)[0])  # a sum points as its mean
         neighbor_K, cosine_K = hold(means_KD).first_neighbors()
         itself_K = torch.arange(num_clusters, device=unit_ND.device)
-        merged_K = components(torch.where(cosine_K < least_cosine, itself_K, neighbor_K))
+        neighbor_K = torch.where(cosine_K < least_cosine, itself_K, neighbor_K)
+        merged_K = components(_only_mutual(neighbor_K) if mutual else neighbor_K)
         num_merged = int(merged_K.max()) + 1
         if num_merged in (1, num_clusters):
             break
         labels_N, num_clusters = merged_K[labels_N], num_merged
         partitions.append(labels_N)
     return partitions
+
+
+def _only_mutual(neighbor_N: Tensor) -> Tensor:
+    """(N,) each row's first neighbour where that is mutual, else the row itself."""
+    itself_N = torch.arange(len(neighbor_N), device=neighbor_N.device)
+    return torch.where(neighbor_N[neighbor_N] == itself_N, neighbor_N, itself_N)
 
 
 def with_lone_rows(partitions: list[Tensor], is_clustered_N: Tensor) -> list[Tensor]:

@@ -113,6 +113,7 @@ def _cluster(session: Session, bank_ND: torch.Tensor, epoch: int) -> tuple[Assig
         num_clusters=_num_clusters(config),
         partition=config.partition,
         positive_partition=config.positive_partition,
+        mutual=config.mutual,
         num_iterations=config.num_iterations,
         num_starts=config.num_starts,
         init_KD=state.centroids_KD if config.warm_start else None,

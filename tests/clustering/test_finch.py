@@ -51,20 +51,24 @@ def linked_groups(nearest: list[int | None]) -> list[int]:
     return group
 
 
-def plain_finch(rows: np.ndarray) -> tuple[list[list[int]], float]:
+def only_mutual(nearest: list[int | None]) -> list[int | None]:
+    return [j if j is not None and nearest[j] == i else None for i, j in enumerate(nearest)]
+
+
+def plain_finch(rows: np.ndarray, mutual: bool = False) -> tuple[list[list[int]], float]:
     """All partitions in float64, and how near any decision was to a tie."""
     rows = rows.astype(np.float64)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     nearest, distances, gap = first_neighbor_links(rows)
     longest = max(distances)
-    labels = linked_groups(nearest)
+    labels = linked_groups(only_mutual(nearest) if mutual else nearest)
     partitions = [labels]
     while max(labels) > 0:
         means = np.stack([rows[np.array(labels) == k].mean(axis=0) for k in range(max(labels) + 1)])
         nearest, distances, level_gap = first_neighbor_links(means)
         gap = min([gap, level_gap, *(abs(distance - longest) for distance in distances)])
         kept = [j if distance <= longest else None for j, distance in zip(nearest, distances, strict=True)]
-        merged = linked_groups(kept)
+        merged = linked_groups(only_mutual(kept) if mutual else kept)
         if max(merged) in (0, max(labels)):
             break
         labels = [merged[label] for label in labels]
@@ -72,8 +76,9 @@ def plain_finch(rows: np.ndarray) -> tuple[list[list[int]], float]:
     return partitions, gap
 
 
+@pytest.mark.parametrize("mutual", [False, True])
 @pytest.mark.parametrize("structure", ["noise", "clusters", "offset", "line"])
-def test_every_level_agrees_with_the_definition(rng, structure):
+def test_every_level_agrees_with_the_definition(rng, structure, mutual):
     num_levels = []
     for _ in range(3):
         while True:  # float32 and float64 may decide near ties differently
@@ -86,10 +91,10 @@ def test_every_level_agrees_with_the_definition(rng, structure):
             elif structure == "line":
                 rows = np.outer(rng.uniform(0.1, 1, size=num_rows), rows[0]) + 0.2 * rows
             rows = (rows * rng.uniform(0.1, 10, size=(num_rows, 1))).astype(np.float32)
-            expected, gap = plain_finch(rows)
+            expected, gap = plain_finch(rows, mutual)
             if gap > 2e-6:
                 break
-        found = cluster(rows)
+        found = cluster(rows, mutual=mutual)
         assert [p.tolist() for p in found.partitions] == expected
         assert found.labels.tolist() == expected[0]
         num_levels.append(len(expected))

@@ -213,3 +213,10 @@ def test_the_mean_of_so_many_clips_of_a_video_is_clustered(tiny_config, tmp_path
 def test_a_running_bank_has_one_clip_a_video(tiny_config):
     with pytest.raises(ConfigError, match="one clip a video, num_clips is 2; set bank=fresh"):
         tiny_config("cluster.bank=running", "cluster.num_clips=2")
+
+
+def test_mutual_neighbours_make_pairs_and_the_rest_stays_alone(tiny_config, tmp_path):
+    run = train_in_one_and_in_two(tiny_config, tmp_path, "cluster.mutual=true")
+    assert all(entry["size_max"] <= 2 for entry in rounds(run))
+    with pytest.raises(ConfigError, match="mutual is for finch; method is kmeans"):
+        tiny_config("cluster.mutual=true", "cluster.method=kmeans")
