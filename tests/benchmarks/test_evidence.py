@@ -64,7 +64,7 @@ def _tiny() -> Any:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
-    names = ("instance", BASE, "all", "finch", "finch_shifted", "true_classes")
+    names = ("instance", BASE, "temporal", "finch", "finch_shifted", "true_classes")
     regime = Regime("tiny", "tiny", "tiny", conditions=names)
     tasks = all_tasks(tmp_path_factory.mktemp("evidence"), TINY, [regime], [0])
     assert run_all(tasks, 0)
@@ -92,7 +92,7 @@ def test_all_conditions_see_as_many_clips(done: list[Task]) -> None:
     assert {run["clips_trained"] for run in runs.values()} == {6 * 2 * 4 * 2}
     assert runs["tiny", "instance", 0]["steps"] == 12
     assert runs["tiny", BASE, 0]["steps"] == 12
-    assert runs["tiny", "all", 0]["steps"] == 8
+    assert runs["tiny", "temporal", 0]["steps"] == 8
 
 
 def test_a_second_call_does_what_is_missing_and_nothing_else(done: list[Task]) -> None:
