@@ -102,10 +102,25 @@ CONDITIONS = {
             )
             for percent in PURITIES
         ),
+        Condition(
+            "sgd",
+            "SGD at a constant rate, as the authors",
+            {
+                "optim.name": "momentum",
+                "optim.lr": 0.1,
+                "optim.momentum": 0.5,
+                "optim.weight_decay": 0.0,
+                "optim.schedule": "constant",
+                "optim.warmup_epochs": 0,
+            },
+        ),
+        Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
+        Condition("motion_25", "motion view for a quarter", {"motion.prob": 0.25}),
         Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
     )
 }
 FEW = (BASE, "finch")
+RECIPES = ("sgd", "batch_128", "motion_25")
 
 
 @dataclass(frozen=True)
@@ -122,7 +137,7 @@ class Regime:
     title: str
     data: str
     overrides: dict[str, Any] = field(default_factory=dict)
-    conditions: tuple[str, ...] = tuple(CONDITIONS)
+    conditions: tuple[str, ...] = tuple(name for name in CONDITIONS if name not in RECIPES)
 
     def scenes_of(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,) the scenes of videos: groups of a class, or, where classes share scenes, groups."""
@@ -155,10 +170,17 @@ REGIMES = {
             "scenes of one class, half the width",
             "scenes of one class",
             {"model.width": 0.125},
-            FEW,
+            (*FEW, *RECIPES),
         ),
         Regime(
             "adversarial", "scenes of all classes", "scenes of all classes", conditions=(*FEW, "true_classes")
+        ),
+        Regime(
+            "short",
+            "scenes of one class, two thirds of the length",
+            "scenes of one class",
+            {"train.epochs": 24},
+            FEW,
         ),
         Regime(
             "long", "scenes of one class, twice the length", "scenes of one class", {"train.epochs": 72}, FEW
