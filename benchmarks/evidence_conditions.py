@@ -115,12 +115,13 @@ CONDITIONS = {
             },
         ),
         Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
+        Condition("exact_colour", "colour exact in place of fast", {"augment.colour": "exact"}),
         Condition("motion_25", "motion view for a quarter", {"motion.prob": 0.25}),
         Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
     )
 }
 FEW = (BASE, "finch")
-RECIPES = ("sgd", "batch_128", "motion_25")
+RECIPES = ("exact_colour", "sgd", "batch_128", "motion_25")
 
 
 @dataclass(frozen=True)
