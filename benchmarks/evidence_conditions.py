@@ -33,8 +33,8 @@ class Condition:
     Attributes:
         title: its row in the tables.
         overrides: dotted configuration keys.
-        branched: goes on from the checkpoint that BASE kept half way, optimizer included, instead of from new
-            weights: an unbroken run with the same clusterings would be the same bit by bit.
+        branched_from: the condition from whose checkpoint of half way, optimizer included, it goes on
+            instead of from new weights; an unbroken run with the same clusterings is the same bit by bit.
         labels: what stands for the clusters; "clusters" is what the configuration says.
         against: the condition whose R@1 is taken from this one's, seed by seed; None: no comparison.
         purity: of the pairs of "impure" labels, small clusters of true classes with some videos mixed up.
@@ -43,14 +43,14 @@ class Condition:
     name: str
     title: str
     overrides: dict[str, Any] = field(default_factory=dict)
-    branched: bool = False
+    branched_from: str | None = None
     labels: Labels = "clusters"
-    against: str | None = "motion"
+    against: str | None = "instance"
     purity: float = 1.0
 
 
 NUM_LOOKS = 4  # moments of a run at which its clusters are looked at
-BASE = "motion"  # the run that others branch from
+BASE = "instance"  # what others add to
 PURITIES = (50, 70)
 CLUSTER_SIZE = (
     5  # of impure labels; FINCH's first partition of an embedding has four to five videos a cluster
@@ -61,42 +61,44 @@ _KMEANS = {"cluster.method": "kmeans"}
 CONDITIONS = {
     condition.name: condition
     for condition in (
-        Condition("instance", "instances alone", {"motion.view": "none"}, against=None),
-        Condition(
-            "temporal",
-            "instances + temporal discrimination",
-            {"motion.view": "none", "loss.temporal_weight": 1.0},
-            against="instance",
-        ),
-        Condition(BASE, "instances + motion view", against="instance"),
+        Condition(BASE, "instances alone", against=None),
+        Condition("temporal", "+ temporal discrimination", {"loss.temporal_weight": 1.0}),
+        Condition("motion", "+ motion view", {"motion.view": "difference"}),
         Condition("finch_start", "+ FINCH positives from the start", {**_FINCH, "cluster.start_epoch": 0}),
-        Condition("finch", "+ FINCH positives, after a warm-up", _FINCH, branched=True),
+        Condition("finch", "+ FINCH positives, after a warm-up", _FINCH, branched_from=BASE),
         Condition(
             "finch_mutual",
             "FINCH, mutual neighbours, mean of four clips",
             {**_FINCH, "cluster.num_clips": 4, "cluster.mutual": True},
-            branched=True,
-        ),
-        Condition("kmeans", "k-means in place of FINCH", _KMEANS, branched=True),
-        Condition(
-            "finch_same_0", "FINCH, same_video_prob 0", {**_FINCH, "sampling.same_video_prob": 0.0}, True
+            branched_from=BASE,
         ),
         Condition(
-            "finch_same_20", "FINCH, same_video_prob 0.2", {**_FINCH, "sampling.same_video_prob": 0.2}, True
+            "motion_finch",
+            "+ motion view, and FINCH after a warm-up",
+            {"motion.view": "difference", **_FINCH},
+            branched_from="motion",
+            against="motion",
+        ),
+        Condition("kmeans", "k-means in place of FINCH", _KMEANS, branched_from=BASE),
+        Condition(
+            "finch_same_0", "FINCH, same_video_prob 0", {**_FINCH, "sampling.same_video_prob": 0.0}, BASE
         ),
         Condition(
-            "finch_same_100", "FINCH, same_video_prob 1", {**_FINCH, "sampling.same_video_prob": 1.0}, True
+            "finch_same_20", "FINCH, same_video_prob 0.2", {**_FINCH, "sampling.same_video_prob": 0.2}, BASE
         ),
         Condition(
-            "finch_shifted", "FINCH, labels shifted by a row", _FINCH, True, "shifted", against="finch"
+            "finch_same_100", "FINCH, same_video_prob 1", {**_FINCH, "sampling.same_video_prob": 1.0}, BASE
         ),
-        Condition("true_scenes", "true scenes as clusters, after the warm-up", {}, True, "scenes"),
-        Condition("true_classes", "true classes as clusters, after the warm-up", {}, True, "classes"),
+        Condition(
+            "finch_shifted", "FINCH, labels shifted by a row", _FINCH, BASE, "shifted", against="finch"
+        ),
+        Condition("true_scenes", "true scenes as clusters, after the warm-up", {}, BASE, "scenes"),
+        Condition("true_classes", "true classes as clusters, after the warm-up", {}, BASE, "classes"),
         *(
             Condition(
                 f"purity_{percent}",
                 f"clusters of five, {percent} % of pairs right",
-                branched=True,
+                branched_from=BASE,
                 labels="impure",
                 purity=percent / 100,
             )
@@ -116,12 +118,11 @@ CONDITIONS = {
         ),
         Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
         Condition("exact_colour", "colour exact in place of fast", {"augment.colour": "exact"}),
-        Condition("motion_25", "motion view for a quarter", {"motion.prob": 0.25}),
-        Condition("supervised", "true classes from the start: the ceiling", {}, False, "classes", None),
+        Condition("supervised", "true classes from the start: the ceiling", {}, None, "classes"),
     )
 }
 FEW = (BASE, "finch")
-RECIPES = ("exact_colour", "sgd", "batch_128", "motion_25")
+RECIPES = ("exact_colour", "sgd", "batch_128")
 
 
 @dataclass(frozen=True)
@@ -217,13 +218,13 @@ def configure(base: Config, regime: Regime, condition: Condition, seed: int, giv
     epochs = whole * 2 // 3 if three_clips else whole
     values["train"]["epochs"] = epochs
     values["train"]["keep_every_epochs"] = epochs // NUM_LOOKS
-    if condition.branched:
+    if condition.branched_from is not None:
         values["cluster"]["start_epoch"] = warmup(base, regime)
     return Config.from_dict(values, source=f"{regime.name}, {condition.name}")
 
 
 def warmup(base: Config, regime: Regime) -> int:
-    """Epochs of BASE before others branch off."""
+    """Epochs of a run before others branch off it."""
     return int(regime.overrides.get("train.epochs", base.train.epochs)) // 2
 
 

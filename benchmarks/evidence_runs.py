@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.evidence_conditions import BASE, CONDITIONS, DATA, Regime, configure, opener, warmup
+from benchmarks.evidence_conditions import CONDITIONS, DATA, Regime, configure, opener, warmup
 from slicfast.bench.harness import cpu_seconds
 from slicfast.clustering import cluster
 from slicfast.clustering.quality import quality
@@ -59,13 +59,18 @@ class Task:
         return self.folder / "result.json"
 
     @property
-    def branching(self) -> Path:
-        """Where BASE of this regime and seed stood half way."""
-        return RunFolder(self.folder.parent / BASE).checkpoint_of_epoch(warmup(self.base, self.regime))
+    def is_branched(self) -> bool:
+        return CONDITIONS[self.condition].branched_from is not None
 
     @property
-    def is_branched(self) -> bool:
-        return CONDITIONS[self.condition].branched
+    def half_way(self) -> Path:
+        """The checkpoint others branch from: of this run, or of the one it branched from itself."""
+        run = RunFolder(self.folder.parent / (CONDITIONS[self.condition].branched_from or self.condition))
+        return run.checkpoint_of_epoch(warmup(self.base, self.regime))
+
+    @property
+    def is_branched_from(self) -> bool:
+        return any(CONDITIONS[name].branched_from == self.condition for name in self.regime.conditions)
 
     def config(self) -> Config:
         store = {"data.store": str(self.data / "store")}
@@ -99,7 +104,7 @@ def run_task(task: Task) -> bool:
         return False
     # A checkpoint of an earlier epoch is not overwritten by one of a later: none is missing after a stop.
     kept = sorted(run.checkpoints.glob("epoch-*.pt"))
-    looks = [look(task, path) for path in (task.branching if task.is_branched else None, *kept)]
+    looks = [look(task, path) for path in (task.half_way if task.is_branched else None, *kept)]
     values = {
         "regime": task.regime.name,
         "condition": task.condition,
@@ -113,14 +118,14 @@ def run_task(task: Task) -> bool:
     }
     write_text(task.result, json.dumps(values) + "\n")
     for path in kept:
-        if path != task.branching:
+        if not (task.is_branched_from and path == task.half_way):
             path.unlink()
     return True
 
 
 def _branch(task: Task, config: Config, run: RunFolder) -> None:
-    """BASE's checkpoint of half way, as the state to go on from under another configuration."""
-    checkpoint = load_checkpoint(task.branching)
+    """Another run's checkpoint of half way, as the state to go on from under another configuration."""
+    checkpoint = load_checkpoint(task.half_way)
     checkpoint.config, checkpoint.metrics_bytes = config.to_dict(), None
     save_checkpoint(run.last, checkpoint)
 

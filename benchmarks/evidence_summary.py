@@ -60,7 +60,7 @@ def _regime(regime: Regime, seeds: Sequence[int], runs: Runs) -> dict[str, Any]:
         found: dict[str, Any] = {
             "title": condition.title,
             "clips_trained": own[0]["clips_trained"],
-            "branched": condition.branched,
+            "branched_from": condition.branched_from,
             **{key: over_seeds([figure(run) for run in own]) for key, figure in FIGURES.items()},
             "curve": _curve(own),
         }

@@ -64,7 +64,7 @@ def _tiny() -> Any:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
-    names = ("instance", BASE, "temporal", "finch", "finch_shifted", "true_classes")
+    names = (BASE, "motion", "temporal", "finch", "finch_shifted", "true_classes")
     regime = Regime("tiny", "tiny", "tiny", conditions=names)
     tasks = all_tasks(tmp_path_factory.mktemp("evidence"), TINY, [regime], [0])
     assert run_all(tasks, 0)
@@ -82,7 +82,7 @@ def test_every_condition_of_every_regime_is_a_valid_configuration(monkeypatch: p
         assert BASE in regime.conditions
         for name in regime.conditions:
             config = configure(base, regime, CONDITIONS[name], 0, {})
-            if CONDITIONS[name].branched:
+            if CONDITIONS[name].branched_from:
                 assert 2 * config.cluster.start_epoch == config.train.epochs
                 assert config.cluster.start_epoch % config.train.keep_every_epochs == 0
 
@@ -90,7 +90,7 @@ def test_every_condition_of_every_regime_is_a_valid_configuration(monkeypatch: p
 def test_all_conditions_see_as_many_clips(done: list[Task]) -> None:
     runs = read_runs(done)
     assert {run["clips_trained"] for run in runs.values()} == {6 * 2 * 4 * 2}
-    assert runs["tiny", "instance", 0]["steps"] == 12
+    assert runs["tiny", "motion", 0]["steps"] == 12
     assert runs["tiny", BASE, 0]["steps"] == 12
     assert runs["tiny", "temporal", 0]["steps"] == 8
 
