@@ -22,7 +22,8 @@ from slicfast.bench.texture import texture_store
 from slicfast.config import AugmentConfig
 from slicfast.data.augment import ClipParams, draw
 from slicfast.data.augment_cpu import CpuAugmenter
-from slicfast.data.decoding.jpeg import JpegDecoder
+from slicfast.data.decoding.jpeg_clips import JpegClip
+from slicfast.data.recycling import ScratchPool
 from slicfast.data.resampling import resample
 from slicfast.device import ensure_torchvision_imports
 
@@ -54,9 +55,8 @@ def measure(num_clips: int) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         video_N = rng.integers(0, len(store), num_clips)
         pictures = [store.frames(int(v), [int(rng.integers(store.num_frames[v]))])[0] for v in video_N]
-    decoder = JpegDecoder(clip_length=1, num_threads=1, max_clips=num_clips)
-    decoder.feed(pictures)
-    clips = decoder.take()
+    scratch = ScratchPool()
+    clips = [JpegClip([picture], scratch) for picture in pictures]
     width, height = int(store.width[0]), int(store.height[0])
     seed_N = rng.integers(0, 2**64, num_clips, dtype=np.uint64)
     augmenter = CpuAugmenter(clip_length=1, crop_size=CROP, mean=(0.0,) * 3, std=(1.0,) * 3)

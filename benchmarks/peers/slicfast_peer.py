@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.peers.peer import Clips
 from slicfast.config import Config
-from slicfast.data.decoding.jpeg import JpegDecoder
+from slicfast.data.decoding.jpeg_clips import JpegClip
 from slicfast.data.loader import ClipLoader
+from slicfast.data.recycling import ScratchPool
 from slicfast.data.store import ClipStore
 
 
@@ -25,15 +26,12 @@ class SlicfastPeer:
         self._loader = ClipLoader(
             store, config.data, augment=config.augment, num_threads=1, max_batch=max_batch
         )
-        self._decoder = JpegDecoder(clip_length=config.data.clip_length, num_threads=1, max_clips=max_batch)
+        self._scratch = ScratchPool()
 
     def decode(self, batches: Iterable[Clips]) -> Iterator[Any]:
         for clips in batches:
-            pictures = []
             for video, frames_T in zip(clips.requests["video"].tolist(), clips.frames_NT, strict=True):
-                pictures.extend(self._store.frames(video, frames_T))
-            self._decoder.feed(pictures)
-            yield self._decoder.take()
+                yield from JpegClip(self._store.frames(video, frames_T), self._scratch)
 
     def load(self, batches: Iterable[Clips]) -> Iterator[torch.Tensor]:
         with self._loader.load(clips.requests for clips in batches) as loaded:

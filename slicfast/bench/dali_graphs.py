@@ -94,10 +94,6 @@ class PeerGraphs:
         start, end = self._input("roi_start"), self._input("roi_end")
         return self._fn.resize(picture, size=size, roi_start=start, roi_end=end, roi_relative=True, **options)
 
-    def decode(self) -> Callable[[], object]:
-        """Decoding alone."""
-        return self._runs(lambda: self._fn.decoders.image(self._input("jpeg"), device="cpu"), "jpeg")
-
     def resize(self) -> Callable[[], object]:
         """Decoding, and the crops resized."""
         inputs = ("jpeg", "roi_start", "roi_end")

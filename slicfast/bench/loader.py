@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from slicfast.bench.step import torch_threads
 from slicfast.bench.texture import texture_store
 from slicfast.bench.texture_flow import add_flow
 from slicfast.config import AugmentConfig, Config
+from slicfast.data.decoding.jpeg_clips import JpegClip
+from slicfast.data.decoding.mixed import jpegs_by_clip
 from slicfast.data.loader import ClipLoader
 from slicfast.data.reading import ClipReader
+from slicfast.data.recycling import ScratchPool
 from slicfast.data.requests import Requests, Role, View, make_requests
 from slicfast.data.store import ClipStore
 from slicfast.data.stores.flow import open_flow
@@ -48,7 +52,7 @@ def bench_loader(
     batch_size: int = 16,
     num_runs: int = 7,
 ) -> dict[str, Any]:
-    """Cost of loading clips as this configuration has them; `num_threads` hold for DALI and torch alike.
+    """Cost of loading clips as this configuration has them; `num_threads` hold for loader and torch.
 
     Args:
         store: None: one is made of moving textures, 171 x 128 pixels, JPEG quality 90.
@@ -109,8 +113,8 @@ def _bench(
     on_cpu = device.type == "cpu"
     peer = PeerGraphs(config, store, batches, jpegs, num_threads) if on_cpu and is_jpeg else None
     runs: dict[str, Callable[[], object]] = {}
-    if peer is not None:
-        runs["pixels: decode"] = peer.decode()
+    if on_cpu and is_jpeg:
+        runs["pixels: decode"] = _decoding(jpegs, config.data.clip_length, num_threads)
     for name, changes in STAGES.items():
         runs[name] = loads(config.augment.model_copy(update=changes))
     runs["clips, evaluation"] = loads(None)
@@ -129,6 +133,23 @@ def _bench(
         "num_runs": num_runs,
         "stages": [_stage(what, cost, num_clips) for what, cost in costs.items()],
     }
+
+
+def _decoding(jpegs: list[list[Any]], clip_length: int, num_threads: int) -> Callable[[], object]:
+    """A function that decodes batches of pictures as the loader does, a clip a thread."""
+    scratch = ScratchPool()
+    clips = [JpegClip(clip, scratch) for batch in jpegs for clip in jpegs_by_clip(batch, clip_length)]
+    pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+
+    def decode(clip: JpegClip) -> None:
+        for _ in clip:
+            pass
+
+    def run() -> None:
+        for _ in map(decode, clips) if pool is None else pool.map(decode, clips):
+            pass
+
+    return run
 
 
 def _bytes_a_frame(store: ClipStore) -> int:

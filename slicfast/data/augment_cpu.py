@@ -1,15 +1,15 @@
-"""Decoded clips to normalised ones on the processor: 8-bit pictures until the last step, OpenCV and torch.
+"""Clips to normalised ones on the processor: 8-bit pictures until the last step, OpenCV and torch.
 
-What is done is `augment.ClipParams`; `photometric.py` does the same on a GPU. Every colour operator but hue
-is an affine map of a frame's pixels, which OpenCV does in fixed point and sooner than a table of 256 values.
-Hue goes through 8-bit HSV with 256 steps a turn. Blur is the exact kernel at full size.
+What is done is `augment.ClipParams`; `photometric.py` does the same on a GPU. Pictures are iterated over
+where they are augmented: those that are decoded only then are still in the cache.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,27 +17,16 @@ import numpy.typing as npt
 import torch
 
 from slicfast.config import AugmentConfig
-from slicfast.data.augment import (
-    BRIGHTNESS,
-    CONTRAST,
-    FLOOR,
-    HUE,
-    LUMA,
-    LUMA_PART,
-    NO_OPERATOR,
-    SATURATION,
-    ClipParams,
-)
+from slicfast.data.augment import NO_OPERATOR, ClipParams
+from slicfast.data.levels import Levels
 from slicfast.data.motion import difference_frame
-from slicfast.data.recycling import TensorPool
+from slicfast.data.recycling import ScratchPool, TensorPool
 from slicfast.data.resampling import Frames, resample
+from slicfast.data.tasks import Tasks
 
 Triple = tuple[float, float, float]
-UInt8 = npt.NDArray[np.uint8]
 
 cv2: Any = importlib.import_module("cv2")  # its stubs know arrays of no type in particular
-
-_IDENTITY = np.eye(3, dtype=np.float32)
 
 
 class CpuAugmenter:
@@ -71,6 +60,7 @@ class CpuAugmenter:
         # Clips are what runs side by side; OpenCV's own threads would only get in their way.
         cv2.setNumThreads(1)
         self._memory = TensorPool()
+        self._scratch = ScratchPool()
         self._pool = ThreadPoolExecutor(num_threads, "slicfast-augment") if num_threads > 1 else None
 
     def __call__(self, clips: Sequence[Frames], params: ClipParams) -> torch.Tensor:
@@ -80,97 +70,76 @@ class CpuAugmenter:
             clips: N of T frames, each (H, W, 3) uint8 RGB; sizes may differ from clip to clip.
             params: N rows.
         """
+        started = self.start(params)
+        for row, frames in enumerate(clips):
+            started.add(row, frames)
+        return started.finish()
+
+    def start(self, params: ClipParams) -> Augmenting:
+        """Begin a batch of as many clips as there are rows; `Augmenting.add` has their pictures."""
         size = self.crop_size
-        shown_NTSSC = self._memory.tensor((len(clips), self.clip_length, size, size, 3))
-        out = shown_NTSSC.numpy()
+        shown_NTSSC = self._memory.tensor((len(params), self.clip_length, size, size, 3))
+        return Augmenting(
+            partial(self._augment, params=params, out=shown_NTSSC.numpy()), shown_NTSSC, self._pool
+        )
 
-        def augment(n: int) -> None:
-            self._augment(clips[n], params, n, out[n])
-
-        if self._pool is None or len(clips) == 1:
-            for n in range(len(clips)):
-                augment(n)
-        else:
-            for _ in self._pool.map(augment, range(len(clips))):
-                pass
-        return shown_NTSSC
-
-    def _augment(self, frames: Frames, params: ClipParams, n: int, out: npt.NDArray[np.float32]) -> None:
-        size = self.crop_size
+    def _augment(self, n: int, frames: Frames, *, params: ClipParams, out: npt.NDArray[np.float32]) -> None:
+        """Fill row n of `out`."""
         if len(frames) != self.clip_length:
             raise ValueError(f"a clip must have {self.clip_length} frames; got {len(frames)}")
-        shown = resample(frames, params.top_left[n], params.bottom_right[n], size)
-        # One tall picture, frame below frame, is one call where frames need not be told apart.
-        tall = np.ascontiguousarray(shown).reshape(-1, size, 3)
-        if params.flip[n]:
-            tall = cv2.flip(tall, 1)
-        for operator in params.order[n].tolist():
-            if operator != NO_OPERATOR:
-                tall = self._operator(tall, operator, float(params.factors[n, operator]))
-        tall = self._affine(tall, params.colour[n], float(params.contrast_offset[n]), params.offset[n])
-        if params.blur[n]:
-            tall = self._blurred(tall)
-        levels_TSSC, gain = tall.reshape(out.shape), float(params.difference_gain[n])
-        for t, frame in enumerate(out):  # a frame at a time stays in the cache between the two
+        region = params.top_left[n], params.bottom_right[n]
+        with self._scratch.borrowed() as scratch:
+            levels = Levels(resample(frames, *region, self.crop_size, scratch), scratch)
+            if params.flip[n]:
+                levels.mirror()
+            for operator in params.order[n].tolist():
+                if operator != NO_OPERATOR:
+                    levels.change(operator, float(params.factors[n, operator]))
+            levels.map(params.colour[n], float(params.contrast_offset[n]), params.offset[n])
+            if params.blur[n]:
+                levels.blur(self._kernel)
+            self._show(levels.pictures_TSSC, float(params.difference_gain[n]), out[n])
+
+    def _show(
+        self, levels_TSSC: npt.NDArray[np.uint8], gain: float, out_TSSC: npt.NDArray[np.float32]
+    ) -> None:
+        """Pictures, or the differences between them, normalised."""
+        for t, frame in enumerate(out_TSSC):  # a frame at a time stays in the cache between the two
             if gain:
-                now = min(t, len(out) - 2)
+                now = min(t, len(out_TSSC) - 2)
                 difference_frame(levels_TSSC[now], levels_TSSC[now + 1], gain, frame)
             else:
                 np.copyto(frame, levels_TSSC[t])
             cv2.transform(frame, self._normalise, dst=frame)
 
-    def _blurred(self, tall: UInt8) -> UInt8:
-        result = np.empty_like(tall)
-        # Float taps, and not GaussianBlur: its fixed-point arithmetic takes thrice as long.
-        for first in range(0, len(tall), self.crop_size):
-            part = slice(first, first + self.crop_size)
-            cv2.sepFilter2D(tall[part], -1, self._kernel, self._kernel, dst=result[part])
-        return result
 
-    def _operator(self, tall: UInt8, operator: int, factor: float) -> UInt8:
-        """One of torchvision's colour operators, rounded down to 8 bit; greys are rounded down there too."""
-        if operator == HUE:
-            return _turn_hue(tall, factor)
-        matrix = factor * _IDENTITY
-        share, grey_floor = 0.0, 0.0
-        if operator == CONTRAST:
-            share, grey_floor = 1.0 - factor, (1.0 - factor) * FLOOR
-        elif operator == SATURATION:
-            matrix = matrix + np.float32(1.0 - factor) * LUMA_PART.astype(np.float32)
-            grey_floor = (1.0 - factor) * FLOOR
-        else:
-            assert operator == BRIGHTNESS
-        return self._affine(tall, matrix, share, np.full(3, FLOOR + grey_floor, dtype=np.float32))
+class Augmenting:
+    """A batch under way.
 
-    def _affine(
+    Args:
+        augment: takes a row and its frames, and fills the row of `clips_NTSSC`.
+        pool: where; None: in the thread that calls `finish`.
+    """
+
+    def __init__(
         self,
-        tall: UInt8,
-        matrix: npt.NDArray[np.float32],
-        mean_share: float,
-        offset: npt.NDArray[np.float32],
-    ) -> UInt8:
-        """matrix @ c + mean_share * the frame's mean luma + offset, rounded and clamped to 8 bit."""
-        if mean_share == 0.0:
-            if not offset.any() and np.array_equal(matrix, _IDENTITY):
-                return tall
-            mapped: UInt8 = cv2.transform(tall, np.column_stack([matrix, offset]))
-            return mapped
-        result = np.empty_like(tall)
-        size = self.crop_size
-        for first in range(0, len(tall), size):
-            frame = tall[first : first + size]
-            mean = mean_share * float(np.dot(LUMA, cv2.mean(frame)[:3]))
-            full = np.column_stack([matrix, offset + np.float32(mean)])
-            cv2.transform(frame, full, dst=result[first : first + size])
-        return result
+        augment: Callable[[int, Frames], None],
+        clips_NTSSC: torch.Tensor,
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        self._augment = augment
+        self._clips_NTSSC = clips_NTSSC
+        self._tasks = Tasks(pool)
 
+    def add(self, row: int, frames: Frames) -> None:
+        """Augment the clip of a row, as soon as a thread is free; that thread iterates over the frames."""
+        self._tasks.add(partial(self._augment, row, frames))
 
-def _turn_hue(tall: UInt8, turns: float) -> UInt8:
-    """Hue turned in HSV, in steps of 1/256: 8-bit numbers wrap as hue does."""
-    hsv: UInt8 = cv2.cvtColor(tall, cv2.COLOR_RGB2HSV_FULL)
-    step = np.zeros(tall.shape[1:], dtype=np.uint8)
-    step[:, 0] = round(256 * turns) % 256
-    lines = hsv.reshape(len(hsv), -1)  # long rows: NumPy is slow on three numbers at a time
-    np.add(lines, step.reshape(-1), out=lines)
-    turned: UInt8 = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)
-    return turned
+    def finish(self) -> torch.Tensor:
+        """(N, T, S, S, 3) float32, once all rows that were added are there. Raises what a clip raised."""
+        self._tasks.finish()
+        return self._clips_NTSSC
+
+    def drop(self) -> None:
+        """Wait until nothing is under way, and forget it."""
+        self._tasks.drop()

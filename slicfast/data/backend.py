@@ -11,7 +11,9 @@ import torch
 
 from slicfast.config import AugmentConfig, DataConfig
 from slicfast.data.augment import ClipParams
-from slicfast.data.augment_cpu import CpuAugmenter
+from slicfast.data.augment_cpu import Augmenting, CpuAugmenter
+from slicfast.data.decoding.jpeg import DecodeError, DecodeProbe
+from slicfast.data.decoding.jpeg_clips import JpegProbe
 from slicfast.data.decoding.mixed import MixedDecoder, MixedProbe
 from slicfast.data.photometric import Photometric
 from slicfast.data.pipelines.mixed import MixedPipeline
@@ -26,7 +28,7 @@ class Backend(Protocol):
     def feed(
         self, stored: Batch, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
     ) -> None:
-        """Start on a batch of N clips of the sizes given. Their bytes may change afterwards."""
+        """Start on a batch of N clips of the sizes given, whose bytes must stay until `take`."""
 
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
         """The next batch, waiting for it, ready for `complete`. Raises DecodeError where it is lost."""
@@ -54,7 +56,10 @@ def make_backend(
 
 
 class CpuBackend:
-    """DALI decodes, its own threads running ahead; as many threads augment."""
+    """A clip is decoded and augmented on one of `num_threads` threads; one alone is the caller's own.
+
+    Films and VP9 are decoded ahead, on as many threads again.
+    """
 
     def __init__(
         self,
@@ -66,7 +71,7 @@ class CpuBackend:
     ) -> None:
         length = config.clip_length
         self._decoder = MixedDecoder(clip_length=length, num_threads=num_threads, max_clips=max_clips)
-        self._probe = MixedProbe(device, clip_length=length, num_threads=num_threads)
+        self._probe = MixedProbe(device, JpegProbe(), clip_length=length, num_threads=num_threads)
         self._augmenter = CpuAugmenter(
             clip_length=length,
             crop_size=config.crop_size,
@@ -75,20 +80,29 @@ class CpuBackend:
             augment=augment,
             num_threads=num_threads,
         )
-        self._params: deque[ClipParams] = deque()
+        self._under_way: deque[Augmenting] = deque()
 
     def feed(
         self, stored: Batch, params: ClipParams, width_N: npt.ArrayLike, height_N: npt.ArrayLike
     ) -> None:
-        self._decoder.feed(stored)
-        self._params.append(params)
+        started = self._augmenter.start(params)
+        for row, frames in self._decoder.feed(stored).items():
+            started.add(row, frames)
+        self._under_way.append(started)
 
     def take(self, stream: torch.cuda.Stream | None = None) -> torch.Tensor:
-        params = self._params.popleft()
-        return self._augmenter(self._decoder.take(), params)
+        started = self._under_way.popleft()
+        try:
+            decoded = self._decoder.take()
+        except DecodeError:
+            started.drop()
+            raise
+        for row, frames in decoded.items():
+            started.add(row, frames)
+        return started.finish()
 
     def drop(self) -> None:
-        self._params.popleft()
+        self._under_way.popleft().drop()
         self._decoder.take()
 
     def complete(self, clips: torch.Tensor, params: ClipParams) -> torch.Tensor:
@@ -119,7 +133,8 @@ class GpuBackend:
             num_threads=num_threads,
             max_clips=max_clips,
         )
-        self._probe = MixedProbe(device, clip_length=config.clip_length, num_threads=num_threads)
+        probe = DecodeProbe(device, clip_length=config.clip_length, num_threads=num_threads)
+        self._probe = MixedProbe(device, probe, clip_length=config.clip_length, num_threads=num_threads)
         self.complete = Photometric(mean=config.mean, std=config.std, augment=augment, device=device)
 
     def feed(

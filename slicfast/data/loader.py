@@ -1,7 +1,7 @@
 """Requests in, torch batches out: reading, decoding and augmenting run ahead of whoever consumes them.
 
-One thread reads bytes and feeds DALI, whose own threads decode; on a CPU as many again augment. What is ready
-waits in a queue.
+One thread reads bytes and has others decode and augment them: DALI's for a GPU, on a CPU a clip a thread, or
+itself where there is to be only one. What is ready waits in a queue.
 Batches come in order and depend only on their requests. Start processes (fork) before the first batch, not
 after: DALI's threads do not survive it.
 """
@@ -33,7 +33,7 @@ from slicfast.data.views import Geometry
 from slicfast.device import num_cores
 from slicfast.profiling import span
 
-NUM_UNDER_WAY = 2  # batches inside DALI: one being computed, one to go on with
+NUM_UNDER_WAY = 2  # batches inside the backend: one being computed, one to go on with
 
 
 @dataclass
@@ -64,7 +64,7 @@ class ClipLoader:
         flow: where requests with the view FLOW are read or computed (`open_flow`); None: there will be none.
         candidates: rows of videos that may stand in for damaged ones; None: all of the store.
         device: "cpu", "cuda" or "cuda:1".
-        num_threads: that decode, and as many that augment on a CPU; 0: a core each.
+        num_threads: that decode, and on a CPU augment as well; 0: a core each.
         max_batch: the largest batch that will be asked for.
 
     Raises:
@@ -235,7 +235,7 @@ def _work(
     stop: threading.Event,
     hand_over: HandOver,
 ) -> None:
-    """The loading thread: keeps DALI busy, hands results over in order, leaves nothing under way."""
+    """The loading thread: keeps the backend busy, hands results over in order, leaves nothing under way."""
     end: BaseException | None = None
     try:
         left: Iterator[Requests] | None = iter(batches)

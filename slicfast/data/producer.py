@@ -85,7 +85,7 @@ class ClipProducer:
         return len(self._under_way)
 
     def start(self, requests_N: Requests) -> None:
-        """Read a batch and set DALI to work on it. Raises RunError where a clip finds no sound substitute."""
+        """Read a batch and start on it. Raises RunError where a clip finds no sound substitute."""
         if not 1 <= len(requests_N) <= self.max_batch:
             raise ValueError(f"a batch must have 1 to {self.max_batch} clips; got {len(requests_N)}")
         self._under_way.append(self._feed(self._reader.read(requests_N)))
@@ -93,7 +93,7 @@ class ClipProducer:
     def finish(self, stream: torch.cuda.Stream | None = None) -> list[Produced]:
         """The oldest batch under way, waiting for it; where it failed, all that are under way, in order.
 
-        Raises RunError where a clip finds no sound substitute or DALI fails for another reason.
+        Raises RunError where a clip finds no sound substitute or decoding fails for another reason.
         """
         started = self._under_way.popleft()
         clips = self._take(stream)
@@ -136,7 +136,7 @@ class ClipProducer:
                 return Produced(reading, params, self._backend.take(stream))
             except DecodeError as error:
                 if not culprits:
-                    raise RunError(f"DALI fails on clips that it decodes one by one: {error}") from None
+                    raise RunError(f"a batch does not decode whose clips do, one by one: {error}") from None
 
     def _feed(self, reading: Reading) -> tuple[Reading, ClipParams]:
         video_N = reading.requests["video"]

@@ -1,18 +1,55 @@
-"""Memory of batches used again once nobody holds it: fresh memory costs more than the arithmetic on it.
+"""Memory used again: fresh memory costs more than the arithmetic on it.
 
-A batch of clips is tens of megabytes; the system hands them out page by page, zeroed, and takes them back.
+The system hands it out page by page, zeroed, and takes it back: always for a batch of clips, tens of
+megabytes; for the half megabyte of a clip's pictures as it pleases the C library.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 MAX_SPARE = 4  # buffers kept for later: what a loader has ready and under way at most times
+
+
+class Scratch:
+    """8-bit arrays by name, for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """An array of any content, on the memory of earlier ones of that name."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = np.empty(size, dtype=np.uint8)
+        return memory[:size].reshape(shape)
+
+
+class ScratchPool:
+    """Scratch for as many threads as want some at once; it outlives them."""
+
+    def __init__(self) -> None:
+        self._spare: list[Scratch] = []
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Scratch]:
+        """Scratch for the block's own thread, with what others have left in it."""
+        try:
+            scratch = self._spare.pop()
+        except IndexError:
+            scratch = Scratch()
+        try:
+            yield scratch
+        finally:
+            self._spare.append(scratch)
 
 
 class TensorPool:

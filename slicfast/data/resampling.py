@@ -8,15 +8,25 @@ kernel, the cheapest there is. Any other region is computed from the filter's we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-Frames = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]  # T of (H, W, 3), or (T, H, W, 3)
+from slicfast.data.recycling import Scratch
+
+
+class Frames(Protocol):
+    """T pictures of a clip, each (H, W, 3); perhaps only good until the next one is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]: ...
+
 
 _TOLERANCE = 1e-3  # pixels; shares are float32
 
@@ -46,25 +56,41 @@ def _is_whole(pixels: float) -> bool:
 
 
 def resample(
-    frames: Frames, top_left: npt.NDArray[np.float32], bottom_right: npt.NDArray[np.float32], size: int
+    frames: Frames,
+    top_left: npt.NDArray[np.float32],
+    bottom_right: npt.NDArray[np.float32],
+    size: int,
+    scratch: Scratch | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """(T, size, size, 3) uint8 of a region given in shares of height and width."""
-    height, width = frames[0].shape[:2]
+    """(T, size, size, 3) uint8 of a region given in shares of height and width.
+
+    Args:
+        scratch: where that may be, and what is needed on the way; None: in memory of its own.
+    """
+    following = iter(frames)
+    first = next(following)
+    pictures = chain((first,), following)
+    height, width = first.shape[:2]
     (top, left), (bottom, right) = map(float, top_left), map(float, bottom_right)
     rows, columns = axis(top, bottom, height, size), axis(left, right, width, size)
     if rows is None or columns is None:
-        return _weighted(frames, _weights(height, top, bottom, size), _weights(width, left, right, size))
+        return _weighted(pictures, _weights(height, top, bottom, size), _weights(width, left, right, size))
     part = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-    if isinstance(frames, np.ndarray):
-        region_THWC = np.ascontiguousarray(frames[:, part[0], part[1]])
-    else:
-        region_THWC = np.stack([frame[part] for frame in frames])
+    scratch = scratch or Scratch()
+    region_THWC = scratch.array(
+        "region", (len(frames), rows.stop - rows.start, columns.stop - columns.start, 3)
+    )
+    for region, frame in zip(region_THWC, pictures, strict=True):
+        np.copyto(region, frame[part])
     if region_THWC.shape[1:3] != (rows.size, columns.size):
-        region_TCHW = torch.from_numpy(region_THWC).permute(0, 3, 1, 2)
-        resized_TCHW = torch.nn.functional.interpolate(
-            region_TCHW, (rows.size, columns.size), mode="bilinear", antialias=True
+        resized_THWC = scratch.array("resized", (len(frames), rows.size, columns.size, 3))
+        torch.ops.aten._upsample_bilinear2d_aa.out(
+            torch.from_numpy(region_THWC).permute(0, 3, 1, 2),
+            (rows.size, columns.size),
+            False,
+            out=torch.from_numpy(resized_THWC).permute(0, 3, 1, 2),
         )
-        region_THWC = resized_TCHW.permute(0, 2, 3, 1).numpy()
+        region_THWC = resized_THWC
     return region_THWC[:, rows.cut : rows.cut + size, columns.cut : columns.cut + size]
 
 
@@ -85,7 +111,9 @@ def region_weights(
 
 
 def _weighted(
-    frames: Frames, rows_SH: npt.NDArray[np.float32], columns_SW: npt.NDArray[np.float32]
+    frames: Iterable[npt.NDArray[np.uint8]],
+    rows_SH: npt.NDArray[np.float32],
+    columns_SW: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.uint8]:
     shown = []
     for frame in frames:

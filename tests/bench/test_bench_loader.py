@@ -76,5 +76,5 @@ def test_the_texture_store_looks_like_stored_video(tmp_path):
     sizes = [len(jpeg) for batch in pictures for jpeg in batch]
     assert 3000 < np.mean(sizes) < 9000  # UCF101 at this size and quality: 5.6 kB
     graphs = PeerGraphs(Config(), store, batches, pictures, num_threads=1)
-    for run in (graphs.decode(), graphs.resize(), graphs.naive()):
+    for run in (graphs.resize(), graphs.naive()):
         run()

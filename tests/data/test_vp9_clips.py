@@ -19,6 +19,7 @@ from slicfast.data.backend import CpuBackend, GpuBackend
 from slicfast.data.catalog import read_catalog
 from slicfast.data.decoding import vp9_header
 from slicfast.data.decoding.jpeg import DecodeError
+from slicfast.data.decoding.jpeg_clips import JpegProbe
 from slicfast.data.decoding.mixed import MixedDecoder, MixedProbe
 from slicfast.data.loader import ClipLoader
 from slicfast.data.prepare import prepare
@@ -81,9 +82,10 @@ def test_decoded_clips_are_those_of_a_player(store: ClipStore) -> None:
         store.cut(row, np.minimum([row, row + 3, row + 9, 99], store.num_frames[row] - 1)) for row in rows
     ]
     decoder = MixedDecoder(clip_length=LENGTH, num_threads=2, max_clips=len(cuts))
-    decoder.feed(cuts)
-    decoder.feed(cuts[::-1][:2])
-    for clip, cut in zip([*decoder.take(), *decoder.take()], [*cuts, *cuts[::-1][:2]], strict=True):
+    assert not decoder.feed(cuts) and not decoder.feed(cuts[::-1][:2])  # all of it runs ahead
+    taken = [decoder.take(), decoder.take()]
+    clips = [batch[row] for batch in taken for row in range(len(batch))]
+    for clip, cut in zip(clips, [*cuts, *cuts[::-1][:2]], strict=True):
         expected = played(cut)
         assert np.asarray(clip).shape == expected.shape
         luma = np.array([0.299, 0.587, 0.114])
@@ -173,7 +175,7 @@ def test_what_is_whole_but_does_not_decode_is_replaced(spoilt: ClipStore) -> Non
     requests_N = make_requests([0, 2, 0], [2, 2, 9], role=Role.ANCHOR, seed_N=np.arange(3))
     (batch,) = loader_of(spoilt, candidates=[0]).load([requests_N])
     assert batch.num_replaced == 1 and batch.requests["video"].tolist() == [0, 0, 0]
-    probe = MixedProbe(torch.device("cpu"), clip_length=LENGTH, num_threads=1)
+    probe = MixedProbe(torch.device("cpu"), JpegProbe(), clip_length=LENGTH, num_threads=1)
     cuts = [spoilt.cut(row, [2, 3, 4, 5]) for row in (0, 1, 0)]
     assert probe.undecodable(cuts) == [1]
     decoder = MixedDecoder(clip_length=LENGTH, num_threads=1, max_clips=3)

@@ -1,4 +1,4 @@
-"""JPEG bytes to pictures in memory, by DALI on the processor: a batch at a time, several under way."""
+"""JPEG bytes to pictures by DALI, a batch at a time and several under way; what all its graphs share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slicfast.device import require_dali
-
 Pictures = Sequence[npt.NDArray[np.uint8]]  # JPEG bytes
 
 
@@ -19,66 +17,31 @@ class DecodeError(Exception):
     """DALI failed on a batch; one bad picture fails all of it, and often is not named."""
 
 
-class JpegDecoder:
-    """Pictures in, clips of their pixels out, in the order they were fed.
-
-    Any number of batches may be under way. A failed batch costs only itself.
-
-    Args:
-        clip_length: pictures a clip.
-        num_threads: DALI's.
-        max_clips: the largest batch.
-
-    Raises:
-        MachineError: DALI is missing.
-    """
-
-    def __init__(self, *, clip_length: int, num_threads: int, max_clips: int) -> None:
-        require_dali()
-        self._clip_length = clip_length
-        self._pipe = decode_pipeline(torch.device("cpu"), num_threads, max_clips * clip_length)
-
-    def feed(self, pictures: Pictures) -> None:
-        """Start on a batch of N clips: N * T pictures, clip after clip. The bytes may change afterwards."""
-        self._pipe.feed_input("jpeg", pictures)
-        self._pipe.schedule_run()
-
-    def take(self) -> list[Sequence[npt.NDArray[np.uint8]]]:
-        """The next batch, waiting for it: N clips of T pictures, (H, W, 3) RGB, in memory of their own.
-
-        Raises:
-            DecodeError: the batch is lost; the next one is not.
-        """
-        (output,) = outputs(self._pipe)
-        pictures = [np.asarray(output[k]) for k in range(len(output))]
-        length = self._clip_length
-        return [pictures[first : first + length] for first in range(0, len(pictures), length)]
-
-
 class DecodeProbe:
     """Finds the clips that fail a batch, by decoding each of them alone.
 
     Args:
         device: where the batches are decoded: decoders differ in what they bear.
-        clip_length, num_threads: as there.
+        clip_length: pictures a clip.
+        num_threads: DALI's.
     """
 
     def __init__(self, device: torch.device, *, clip_length: int, num_threads: int) -> None:
         self._settings = (device, num_threads, clip_length)
         self._pipe: Any = None
 
-    def undecodable(self, pictures: Pictures) -> list[int]:
-        """Which clips of a batch, N * T pictures, cannot be decoded."""
+    def undecodable(self, clips: Sequence[Pictures]) -> list[int]:
+        """Which of some clips cannot be decoded."""
         if self._pipe is None:
             self._pipe = decode_pipeline(*self._settings)
-        length, failed = self._settings[-1], []
-        for clip, first in enumerate(range(0, len(pictures), length)):
-            self._pipe.feed_input("jpeg", pictures[first : first + length])
+        failed = []
+        for number, pictures in enumerate(clips):
+            self._pipe.feed_input("jpeg", pictures)
             self._pipe.schedule_run()
             try:
                 outputs(self._pipe)
             except DecodeError:
-                failed.append(clip)
+                failed.append(number)
         return failed
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _SOI, _EOI, _SOS, _DQT, _DHT = b"\xff\xd8", b"\xff\xd9", 0xDA, 0xDB, 0xC4
+_SCAN = b"\xff\xda"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; Huffman-coded
 _HEAD_BYTES = 1024  # enough for the headers that encoders write; others are searched whole
 _MAX_KNOWN = 4096
@@ -23,14 +24,17 @@ class HeaderCheck:
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[int, int]] = {}
+        self._latest: tuple[bytes, tuple[int, int]] | None = None  # with the marker of the scan behind it
 
     def fault(self, picture: npt.NDArray[np.uint8], width: int, height: int) -> str | None:
         """What is wrong with a JPEG of (height, width) pixels, or None. Looks at the header alone."""
         data = picture[:_HEAD_BYTES].tobytes()
-        end = data.find(b"\xff\xda")
+        if self._latest is not None and data.startswith(self._latest[0]):
+            return _mismatch(self._latest[1], width, height)
+        end = data.find(_SCAN)
         if end < 0:
             data = picture.tobytes()
-            end = data.find(b"\xff\xda")
+            end = data.find(_SCAN)
         header = data[:end]
         size = self._known.get(header) if end >= 0 else None
         if size is None:
@@ -41,9 +45,14 @@ class HeaderCheck:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[header] = size
-        if size != (width, height):
-            return f"holds {size[0]} x {size[1]} pixels where the store says {width} x {height}"
+        self._latest = header + _SCAN, size
+        return _mismatch(size, width, height)
+
+
+def _mismatch(size: tuple[int, int], width: int, height: int) -> str | None:
+    if size == (width, height):
         return None
+    return f"holds {size[0]} x {size[1]} pixels where the store says {width} x {height}"
 
 
 def parse_header(data: bytes) -> tuple[bytes, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 
 from slicfast.data.decoding.film import FilmDecoder
-from slicfast.data.decoding.jpeg import DecodeError, DecodeProbe, JpegDecoder
+from slicfast.data.decoding.jpeg import DecodeError, DecodeProbe, Pictures
+from slicfast.data.decoding.jpeg_clips import JpegClip, JpegProbe
 from slicfast.data.decoding.vp9 import Vp9Decoder
+from slicfast.data.recycling import ScratchPool
+from slicfast.data.resampling import Frames
 from slicfast.data.stores.parts import Cut, FilmCut, FlowPictures, Held, Stored
 from slicfast.device import require_dali
-
-Clip = Sequence[npt.NDArray[np.uint8]]
 
 
 class Kind(Enum):
@@ -72,30 +73,31 @@ def kind_of(item: Stored) -> Kind:
     return Kind.CUT if isinstance(item, Cut) else Kind.HELD
 
 
-class HeldDecoder:
-    """The pictures of clips that are in memory already; as JpegDecoder."""
+class HeldClip:
+    """The pictures of a clip that are in memory already."""
 
-    def __init__(self) -> None:
-        self._under_way: deque[Sequence[Held]] = deque()
+    def __init__(self, clip: Held) -> None:
+        self._clip = clip
 
-    def feed(self, clips: Sequence[Held]) -> None:
-        self._under_way.append(clips)
+    def __len__(self) -> int:
+        return len(self._clip.index_T)
 
-    def take(self) -> list[npt.NDArray[np.uint8]]:
-        return [_pictures(clip) for clip in self._under_way.popleft()]
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """T pictures, (H, W, 3)."""
+        pictures_FHWC = self._clip.pictures_FHWC.numpy()
+        return (pictures_FHWC[index] for index in self._clip.index_T.tolist())
 
 
-def _pictures(clip: Held) -> npt.NDArray[np.uint8]:
-    """(T, H, W, 3); a view where the pictures follow one another."""
-    first, num = int(clip.index_T[0]), len(clip.index_T)
-    pictures: npt.NDArray[np.uint8] = clip.pictures_FHWC.numpy()
-    if (np.diff(clip.index_T) == 1).all():
-        return pictures[first : first + num]
-    return pictures[clip.index_T]
+def jpegs_by_clip(jpegs: Sequence[Any], clip_length: int) -> list[Pictures]:
+    """The T pictures of each clip."""
+    return [jpegs[first : first + clip_length] for first in range(0, len(jpegs), clip_length)]
 
 
 class MixedDecoder:
-    """A decoder for each kind of clip that occurs, made when it first does; as JpegDecoder.
+    """Clips of all kinds to pictures, in the order they were fed; any number of batches may be under way.
+
+    JPEGs, and what is in memory already, wait for whoever wants their pictures. Films and VP9 run ahead on
+    threads of their own. A batch that fails costs only itself.
 
     Raises:
         MachineError: DALI is missing.
@@ -104,35 +106,44 @@ class MixedDecoder:
     def __init__(self, *, clip_length: int, num_threads: int, max_clips: int) -> None:
         require_dali()
         self._clip_length = clip_length
+        self._scratch = ScratchPool()
         self._make: dict[Kind, Callable[[], Any]] = {
-            Kind.JPEG: lambda: JpegDecoder(
-                clip_length=clip_length, num_threads=num_threads, max_clips=max_clips
-            ),
             Kind.CUT: lambda: Vp9Decoder(num_threads=num_threads, max_clips=max_clips),
             Kind.FILM: lambda: FilmDecoder(num_threads=num_threads),
-            Kind.HELD: HeldDecoder,
         }
         self._decoders: dict[Kind, Any] = {}
-        self._under_way: deque[dict[Kind, Part]] = deque()
+        self._under_way: deque[dict[Kind, list[int]]] = deque()
 
-    def feed(self, stored: Sequence[Stored]) -> None:
-        """Start on a batch of N clips. Their bytes may change afterwards."""
-        parts = by_kind(stored, self._clip_length)
-        for kind, part in parts.items():
-            if kind not in self._decoders:
-                self._decoders[kind] = self._make[kind]()
-            self._decoders[kind].feed(part.items)
-        self._under_way.append(parts)
+    def feed(self, stored: Sequence[Stored]) -> dict[int, Frames]:
+        """Start on a batch of N clips, whose bytes must stay until they are decoded.
 
-    def take(self) -> list[Clip]:
-        """The next batch, waiting for it: N clips of T pictures. Raises DecodeError: the batch is lost."""
-        parts = self._under_way.popleft()
-        clips: list[Clip] = [()] * num_clips(parts)
+        Returns:
+            The rows for which there is no need to wait. Each decodes as it is iterated over, on any thread;
+            that raises DecodeError, and a picture is good until the next one is asked for.
+        """
+        ready: dict[int, Frames] = {}
+        ahead: dict[Kind, list[int]] = {}
+        for kind, part in by_kind(stored, self._clip_length).items():
+            if kind is Kind.JPEG:
+                for row, jpegs in zip(part.rows, jpegs_by_clip(part.items, self._clip_length), strict=True):
+                    ready[row] = JpegClip(jpegs, self._scratch)
+            elif kind is Kind.HELD:
+                ready.update(zip(part.rows, map(HeldClip, part.items), strict=True))
+            else:
+                if kind not in self._decoders:
+                    self._decoders[kind] = self._make[kind]()
+                self._decoders[kind].feed(part.items)
+                ahead[kind] = part.rows
+        self._under_way.append(ahead)
+        return ready
+
+    def take(self) -> dict[int, Frames]:
+        """The next batch's other rows, waiting for them. Raises DecodeError: the batch is lost."""
+        clips: dict[int, Frames] = {}
         failure: DecodeError | None = None
-        for kind, part in parts.items():
+        for kind, rows in self._under_way.popleft().items():
             try:  # all must be emptied, or the next batch would be this one's
-                for row, clip in zip(part.rows, self._decoders[kind].take(), strict=True):
-                    clips[row] = clip
+                clips.update(zip(rows, self._decoders[kind].take(), strict=True))
             except DecodeError as error:
                 failure = error
         if failure is not None:
@@ -141,12 +152,19 @@ class MixedDecoder:
 
 
 class MixedProbe:
-    """Finds the clips that fail a batch, by decoding each of them alone; as DecodeProbe."""
+    """Finds the clips that fail a batch, by decoding each of them alone.
 
-    def __init__(self, device: torch.device, *, clip_length: int, num_threads: int) -> None:
+    Args:
+        device: where films and cuts are decoded.
+        jpegs: the batches' own decoder of JPEGs: decoders differ in what they bear.
+    """
+
+    def __init__(
+        self, device: torch.device, jpegs: JpegProbe | DecodeProbe, *, clip_length: int, num_threads: int
+    ) -> None:
         self._device, self._clip_length, self._num_threads = device, clip_length, num_threads
-        self._jpeg = DecodeProbe(device, clip_length=clip_length, num_threads=num_threads)
-        self._flow_jpeg = DecodeProbe(device, clip_length=2 * clip_length, num_threads=num_threads)
+        self._jpegs = jpegs
+        self._flow_jpegs = DecodeProbe(device, clip_length=2 * clip_length, num_threads=num_threads)
         self._others: dict[Kind, Any] = {}
 
     def undecodable(self, stored: Sequence[Stored]) -> list[int]:
@@ -154,7 +172,8 @@ class MixedProbe:
         failed: list[int] = []
         for kind, part in by_kind(stored, self._clip_length).items():
             if kind is Kind.JPEG:
-                failed += [part.rows[n] for n in self._jpeg.undecodable(part.items)]
+                clips = jpegs_by_clip(part.items, self._clip_length)
+                failed += [part.rows[n] for n in self._jpegs.undecodable(clips)]
             elif kind is Kind.FLOW:
                 failed += [row for row, clip in zip(part.rows, part.items, strict=True) if self._is_bad(clip)]
             elif kind is not Kind.HELD:
@@ -164,7 +183,7 @@ class MixedProbe:
     def _is_bad(self, clip: FlowPictures) -> bool:
         kind = kind_of(clip.stored[0])
         if kind is Kind.JPEG:
-            return bool(self._flow_jpeg.undecodable(clip.stored))  # type: ignore[arg-type]
+            return bool(self._flow_jpegs.undecodable([clip.stored]))  # type: ignore[list-item]
         return kind is not Kind.HELD and bool(self._alone(kind, Part([0], list(clip.stored))))
 
     def _alone(self, kind: Kind, part: Part) -> list[int]:
