@@ -92,6 +92,7 @@ def _usage_message(error: TyperException, arguments: Sequence[str]) -> str:
         " ".join(message.split())
         .rstrip(".")
         .replace(": Input should", ": it should")
+        .replace(": Value error, ", ": ")
         .replace("argument(s)", "argument")
     )
     possibilities = getattr(error, "possibilities", None)

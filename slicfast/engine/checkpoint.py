@@ -162,8 +162,20 @@ def _read_plain(path: Path) -> Any:
                 f"{path} holds a Python object ({held[1]}); only tensors and plain values are read, since"
                 " objects can run code. Save its state_dict alone, with the program that wrote it"
             ) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not a readable checkpoint ({reason})") from None
+        raise DataError(f"{path} is not a readable checkpoint: {_damage(path, error)}") from None
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """What is wrong with a file that torch does not read, in place of torch's own paragraphs about it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    if not start:
+        return "it is empty"
+    if start == b"PK\x03\x04":
+        return "it is damaged or cut off"
+    return "it is damaged, or torch.save did not write it"
 
 
 def read_epoch(path: Path) -> int:

@@ -53,14 +53,16 @@ class Meter:
             "epoch": session.state.epoch,
             **self._means(),
         }
+        memory = memory_bytes(session.device)
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         values |= {
             "lr": float(session.optimizer.param_groups[0]["lr"]),
             "clips_per_second": round(self._clips * session.ranks.size / elapsed, 2),
             "wait_share": round((session.loader.wait_seconds - self._waited) / elapsed, 4),
             "num_replaced": self._replaced,
-            "memory_mb": round(memory_bytes(session.device) / 2**20, 1),
-            "peak_memory_mb": round(peak_memory_bytes(session.device) / 2**20, 1),
+            "memory_mb": round(memory / 2**20, 1),
+            # Linux counts what is resident in batches, its peak by another clock: never below what is in use.
+            "peak_memory_mb": round(max(memory, peak_memory_bytes(session.device)) / 2**20, 1),
         }
         self._sums, self._num = {}, 0
         self.start()

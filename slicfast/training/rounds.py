@@ -23,6 +23,7 @@ from slicfast.engine.embedding import embed_videos, encoder_extractor
 from slicfast.errors import RunError, SlicfastError
 from slicfast.profiling import span
 from slicfast.progress import track
+from slicfast.training.foresight import one_cluster_warning
 from slicfast.training.session import Session
 
 logger = logging.getLogger("slicfast")
@@ -71,6 +72,8 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
     session.use_assignment(assignment)
     if session.ranks.is_main:
         session.run.write_assignment(assignment)
+        if warning := one_cluster_warning(assignment.labels, config.method):
+            logger.warning(warning)
     logged |= {
         "epoch": epoch,
         "method": config.method,

@@ -14,8 +14,6 @@ import torch
 from torch import nn
 
 from slicfast.assignment import Assignment
-from slicfast.clustering.backends import require_backend
-from slicfast.clustering.scikit import require_memory
 from slicfast.config import Config
 from slicfast.data.loader import ClipLoader
 from slicfast.data.requests import Requests
@@ -30,6 +28,7 @@ from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.optimization import plain_state
 from slicfast.errors import ConfigError, DataError
 from slicfast.records import MetricsWriter, RunFolder
+from slicfast.training.foresight import require_clips_that_fit, require_clusters, require_splits
 from slicfast.training.objective import Objective
 from slicfast.training.resuming import OTHERWISE, flow_facts, require_same_run
 from slicfast.training.running_bank import RunningBank
@@ -118,15 +117,14 @@ def open_session(
     """Build or restore. Raises ConfigError, DataError or RunError with one line for what does not fit."""
     store = ClipStore(config.data.store)
     rows_N = training_rows(store, config)
-    if config.cluster.method == "agglomerative":
-        require_memory(len(rows_N))  # now, rather than after the videos were embedded
-    if config.cluster.method != "none":
-        require_backend(config.cluster.backend, config.cluster.method, device)
+    require_splits(config, store)
+    require_clusters(config, len(rows_N), device)
     flow = training_flow(store, rows_N, config)
     has_flow_N = None if flow is None else flow.has(rows_N)
     sampler = SampleSampler(rows_N, store.num_frames[rows_N], config, has_flow_N)
     torch.manual_seed(config.seed)
     encoder = build_encoder(config.model) if resume else new_encoder(config)
+    require_clips_that_fit(config, encoder)
     session = assemble(
         config,
         run,

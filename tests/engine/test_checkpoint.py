@@ -52,12 +52,16 @@ def test_foreign_and_damaged_files_are_one_line(tmp_path):
     torch.save({"state_dict": {}}, path)
     with pytest.raises(DataError, match="is not a slicfast checkpoint"):
         load_checkpoint(path)
-    path.write_bytes(b"\x80 nonsense")
-    with pytest.raises(DataError, match="not a readable"):
+    for nonsense, said in ((b"", "it is empty"), (b"\x80 nonsense", "torch.save did not write it")):
+        path.write_bytes(nonsense)
+        with pytest.raises(DataError, match=f"not a readable checkpoint: .*{said}"):
+            load_checkpoint(path)
+    path.write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(DataError, match=r"torch\.save did not write it$"):
         load_checkpoint(path)
     save_checkpoint(path, checkpoint_of())
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(DataError, match="not a readable"):
+    with pytest.raises(DataError, match=r"not a readable checkpoint: it is damaged or cut off$"):
         load_checkpoint(path)
 
 
