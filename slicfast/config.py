@@ -19,6 +19,7 @@ from slicfast.sections import (
     AugmentConfig,
     ClusterConfig,
     DataConfig,
+    EmaConfig,
     EvalConfig,
     FlowConfig,
     LoggingConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "DataConfig",
+    "EmaConfig",
     "EvalConfig",
     "FlowConfig",
     "LoggingConfig",
@@ -70,6 +72,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     eval: EvalConfig = EvalConfig()
     train: TrainConfig = TrainConfig()
+    ema: EmaConfig = EmaConfig()
     logging: LoggingConfig = LoggingConfig()
     probe: ProbeConfig = ProbeConfig()
 

@@ -103,6 +103,13 @@ def average_buffers(module: torch.nn.Module) -> None:
             mean_over_ranks(buffer)
 
 
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Rank 0's buffers on every rank."""
+    if is_joined():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 class _GatherRows(torch.autograd.Function):
     """All ranks' rows in rank order; the gradient of a rank's rows is the sum over ranks."""
 

@@ -225,6 +225,7 @@ class ClusterConfig(Section):
     # fresh: every training video is embedded anew; running: what the anchors of the last epoch left behind
     bank: Literal["fresh", "running"] = "fresh"
     num_clips: PositiveInt = 1  # of a video, evenly spaced, whose mean is clustered; 1: the centre clip
+    use_ema: bool = True  # a fresh bank is of the averaged weights, where ema.decay keeps some
 
     @model_validator(mode="after")
     def _bank_has_features(self) -> ClusterConfig:
@@ -314,6 +315,28 @@ class TrainConfig(Section):
     keep_every_epochs: PositiveInt | None = None  # also keep a checkpoint of its own every so many epochs
     keep_requests: PositiveInt = 16  # batches whose request lists are kept for a post-mortem
     num_torch_threads: NonNegativeInt = 0  # 0: torch's choice
+
+
+class EmaConfig(Section):
+    """The encoder's weights averaged by timm's ModelEmaV3, under its names; steps are the optimizer's."""
+
+    decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None  # share kept at a step; None: no average
+    min_decay: Probability = 0.0  # use_warmup: no lower than this
+    update_after_step: NonNegativeInt = 0  # up to this step the average is a copy of the weights
+    use_warmup: bool = False  # decay grows with the step n: 1 - (1 + n / warmup_gamma) ** -warmup_power
+    warmup_gamma: Positive = 1.0
+    warmup_power: Positive = 2 / 3
+    exclude_buffers: bool = False  # copy BatchNorm's running statistics instead of averaging them
+
+    @model_validator(mode="after")
+    def _says_what_it_does(self) -> EmaConfig:
+        fields = type(self).model_fields.items()
+        changed = [name for name, field in fields if getattr(self, name) != field.default]
+        if self.decay is None and changed:
+            raise ValueError(f"{changed[0]} does nothing while decay is null; set ema.decay, to 0.999 say")
+        if self.decay is not None and self.min_decay > self.decay:
+            raise ValueError(f"min_decay {self.min_decay} is above decay {self.decay}")
+        return self
 
 
 class LoggingConfig(Section):

@@ -144,6 +144,58 @@ def test_a_running_bank_is_the_same_on_every_rank(tmp_path):
     )
 
 
+def test_averaged_weights_are_the_same_on_every_rank_and_go_on_exactly(tiny_store, tmp_path):
+    """Each rank averages its own running statistics; what is embedded with and saved is rank 0's."""
+    torchrun(
+        """
+        import sys, torch
+        torch.set_num_threads(1)
+        import torch.distributed as dist
+        from slicfast.config import Config
+        from slicfast.distributed import gather_rows
+        from slicfast.engine.checkpoint import load_checkpoint
+        from slicfast.training.loop import train
+        from slicfast.training.session import open_session
+        dist.init_process_group("gloo")
+        rank, config = dist.get_rank(), Config.load(None, sys.argv[2:])
+        sessions = []
+
+        def opened(*arguments):
+            sessions.append(open_session(*arguments))
+            return sessions[-1]
+
+        def everywhere(tensors):
+            return gather_rows(torch.cat([t.detach().double().reshape(-1) for t in tensors])[None])
+
+        train(config, sys.argv[1] + "/whole", open_run=opened)
+        session = sessions[-1]
+        weights = everywhere(session.average.encoder.parameters())
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[rank], everywhere(session.encoder.parameters())[rank])
+        before = everywhere(session.average.encoder.buffers())
+        for buffer in session.average.encoder.buffers():
+            buffer.add_(rank)
+        session.evaluated()
+        after = everywhere(session.average.encoder.buffers())
+        assert torch.equal(after[0], after[1]) and torch.equal(after[0], before[0])
+        train(config, sys.argv[1] + "/halved", max_steps=3, open_run=opened)
+        train(config, sys.argv[1] + "/halved", resume="auto", open_run=opened)
+        whole, halved = (load_checkpoint(f"{sys.argv[1]}/{name}/checkpoints/last.pt")
+                         for name in ("whole", "halved"))
+        assert whole.global_step == halved.global_step > 3
+        assert all(torch.equal(halved.ema[name], tensor) for name, tensor in whole.ema.items())
+        dist.destroy_process_group()
+        """,
+        tmp_path,
+        *[f"data.store={tiny_store.path}", "data.clip_length=4", "data.crop_size=16"],
+        *["model.name=slic_r3d_10", "model.width=0.125", "model.projection_hidden=16"],
+        *["model.projection_dim=8", "eval.batch_size=3", "train.epochs=2", "train.batch_size=4"],
+        *["train.precision=fp32", "train.device=cpu", "ema.decay=0.8", "ema.use_warmup=true"],
+        *["cluster.interval=1", "eval.query_split=test", "eval.interval=1", "eval.num_clips=1"],
+        cwd=tmp_path,
+    )
+
+
 def test_one_process_is_one_rank(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

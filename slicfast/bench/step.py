@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor
 from slicfast.bench.ceilings import Ceilings, measure_ceilings
 from slicfast.bench.harness import Measurement, measure
 from slicfast.bench.train import step_flops
-from slicfast.config import Config, LossConfig
+from slicfast.config import Config, EmaConfig, LossConfig
 from slicfast.data.roles import sample_roles
 from slicfast.device import autocast_dtype, native_bf16, resolve_device
 from slicfast.engine.encoder import build_encoder
 from slicfast.engine.graph import NUM_REHEARSALS
+from slicfast.engine.weight_average import WeightAverage
 from slicfast.errors import ConfigError, RunError
 from slicfast.losses.negatives import NEGATIVES
 from slicfast.losses.triplet import triplet_loss
@@ -32,6 +34,7 @@ from slicfast.training.step import optimizer_and_scaler, training_step
 from slicfast.training.terms import SlicObjective
 
 TRIPLET_PAIRS = 256
+EMA_DECAY = 0.999  # costs what any other does
 COLUMNS = (
     *("switched on", "clips/s", "CPU ms a clip", "times the first", "TFLOP/s"),
     *("of ceiling", "memory, MB"),
@@ -52,6 +55,7 @@ class Variant:
     compile: bool = False
     cuda_graph: bool = False
     cudnn_benchmark: bool = False
+    ema: bool = False
 
     def of(self, config: Config) -> Config:
         """The configuration with these switches and no others."""
@@ -61,6 +65,7 @@ class Variant:
             "model": config.model.model_copy(update={"stem": self.stem}),
             "optim": config.optim.model_copy(update={"fused": self.fused}),
             "train": config.train.model_copy(update={**train, "accumulation_steps": 1}),
+            "ema": EmaConfig(decay=EMA_DECAY) if self.ema else EmaConfig(),
         }
         return config.model_copy(update=sections)
 
@@ -70,7 +75,7 @@ BASELINE = Variant("none: fp32, NCDHW, eager")
 
 
 def variants_for(device: torch.device, *, compiled: bool = False) -> tuple[Variant, ...]:
-    """The baseline, each switch alone, and all together, in as many forms as exclude each other.
+    """The baseline, each switch alone, and together all that may save time, in every form of it.
 
     Args:
         compiled: also torch.compile, alone and with all others; it takes a minute each.
@@ -87,6 +92,7 @@ def variants_for(device: torch.device, *, compiled: bool = False) -> tuple[Varia
         *([Variant("cuDNN benchmark", cudnn_benchmark=True)] if on_gpu else []),
         *([Variant("CUDA graph", cuda_graph=True)] if on_gpu else []),
         *([Variant("compile", compile=True)] if compiled else []),
+        Variant("averaged weights", ema=True),
     ]
     stems: tuple[StemForm, ...] = ("direct", "padded", "space_to_depth")
     together = [
@@ -257,6 +263,8 @@ def make_step(
     objective = SlicObjective(config, batch_size, encoder, precision).to(device)
     optimizer, scaler = optimizer_and_scaler(config, encoder, device)
     taken = training_step(config, encoder, objective, optimizer, scaler, device)
+    average = None if config.ema.decay is None else WeightAverage(encoder, config.ema)
+    number = count(1)
     taken.generator.manual_seed(config.seed)
     length, size = config.data.clip_length, config.data.crop_size
     clips_NCTHW = torch.randn(objective.num_roles * batch_size, 3, length, size, size, device=device)
@@ -266,6 +274,8 @@ def make_step(
     def step() -> Tensor:
         result = taken.part(clips_NCTHW, labels_N, labels_N)
         taken.finish()
+        if average is not None:
+            average.update(encoder, next(number))
         return result.logged["loss"]
 
     return step

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
             ("slicfast convert slic.pth.tar encoder.pt", "the authors' checkpoint"),
             ("slicfast convert runs/ucf101 ours.pth.tar --to slic", "and the way back"),
             ("slicfast convert r3d50_K_200ep.pth encoder.pt", "3D-ResNets-PyTorch's"),
+            ("slicfast convert runs/ema raw.pt --raw", "without the average of its weights"),
         )
     )(convert)
 
@@ -43,6 +44,10 @@ def convert(
         str,
         typer.Option(help="Put before every name, such as 'module.' (DataParallel's).", show_default=False),
     ] = "",
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Of a run that averaged its weights (ema.decay), those of its last step."),
+    ] = False,
 ) -> None:
     """Read a checkpoint of others, or write one for their programs; tensors stay as they are.
 
@@ -50,7 +55,7 @@ def convert(
     """
     from slicfast.export.convert import convert as write
 
-    made = write(source, output, to, overrides=overrides or [], prefix=prefix)
+    made = write(source, output, to, overrides=overrides or [], prefix=prefix, use_ema=not raw)
     size = f"{made.num_parameters / 1e6:.2f} M parameters"
     say(f"{output}: {made.model}, {size}, from a {made.source} checkpoint")
     for note in made.notes:

@@ -17,7 +17,8 @@ METHODS = {
 def print_subject(document: dict[str, Any]) -> None:
     """What is evaluated on what, above the tables."""
     checkpoint = document["checkpoint"]
-    say(f"{checkpoint['file']}, epoch {checkpoint['epoch']}, on {document['store']}:")
+    averaged = ", averaged weights" if checkpoint.get("weights") == "averaged" else ""
+    say(f"{checkpoint['file']}, epoch {checkpoint['epoch']}{averaged}, on {document['store']}:")
     say(
         f"{document['num_query']} videos of {document['query']} look among {document['num_gallery']} of"
         f" {document['gallery']}; {len(document['classes'])} classes"

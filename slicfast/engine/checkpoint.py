@@ -55,6 +55,7 @@ class Checkpoint:
         bank: of a running bank; empty where there is none.
         objective: what terms of the loss remember: queues, memories, a key encoder; by the order of
             ``video_ids`` where it is of videos.
+        ema: state dict of the averaged weights; empty where none are kept.
     """
 
     config: dict[str, Any]
@@ -72,6 +73,11 @@ class Checkpoint:
     scaler: dict[str, Any] = field(default_factory=dict)
     bank: dict[str, torch.Tensor] = field(default_factory=dict)
     objective: dict[str, torch.Tensor] = field(default_factory=dict)
+    ema: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def weights(self, use_ema: bool = True) -> dict[str, torch.Tensor]:
+        """State dict of the network to use: the averaged weights where there are any, unless told not to."""
+        return self.ema if use_ema and self.ema else self.model
 
     @property
     def has_projection(self) -> bool:
@@ -256,7 +262,7 @@ def start_from(encoder: VideoEncoder, model: ModelConfig, source: str | Path) ->
                 f"{source} is of a network with model.{key}={str(there).lower()}, this one has"
                 f" {str(here).lower()}: the same weights would compute something else; set it alike"
             )
-    state = checkpoint.model
+    state = checkpoint.weights()
     if not checkpoint.has_projection:
         new = {k: v for k, v in encoder.state_dict().items() if k.startswith("projection.")}
         state = {**new, **state}
@@ -288,16 +294,20 @@ def find_checkpoint(path: str | Path) -> Path:
     raise DataError(f"{path} holds no checkpoint; expected a run folder that `slicfast train` wrote")
 
 
-def load_model(path: str | Path) -> VideoEncoder:
-    """The encoder of a run folder or checkpoint, in evaluation mode, on the CPU."""
+def load_model(path: str | Path, *, use_ema: bool = True) -> VideoEncoder:
+    """The encoder of a run folder or checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        use_ema: with the averaged weights, where the run kept some (``ema.decay``).
+    """
     file = find_checkpoint(path)
-    return encoder_of(load_checkpoint(file), file).eval()
+    return encoder_of(load_checkpoint(file), file, use_ema=use_ema).eval()
 
 
-def encoder_of(checkpoint: Checkpoint, source: str | Path) -> VideoEncoder:
+def encoder_of(checkpoint: Checkpoint, source: str | Path, *, use_ema: bool = True) -> VideoEncoder:
     """The network of a checkpoint; of an exported backbone, one whose projection says that it is missing."""
     encoder = build_encoder(Config.from_dict(checkpoint.config, source=str(source)).model)
     if not checkpoint.has_projection:
         encoder.projection = NoProjection()
-    load_weights(encoder, checkpoint.model, source)
+    load_weights(encoder, checkpoint.weights(use_ema), source)
     return encoder

@@ -102,11 +102,12 @@ class Encoder:
         self._std_3 = torch.tensor(data.std, device=self.device) * 255.0
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Encoder:
+    def from_checkpoint(cls, path: str | Path, device: str = "auto", *, use_ema: bool = True) -> Encoder:
         """The encoder of a run folder (its best checkpoint, else its last) or of a checkpoint file.
 
         Args:
             device: auto (a GPU where there is one), cpu or cuda.
+            use_ema: with the averaged weights, where the run kept some (``ema.decay``).
 
         Raises:
             DataError, RunError: no checkpoint there, or not one of slicfast.
@@ -115,7 +116,7 @@ class Encoder:
         file = find_checkpoint(path)
         checkpoint = load_checkpoint(file)
         config = Config.from_dict(checkpoint.config, source=str(file))
-        return cls(encoder_of(checkpoint, file), config, device, source=file)
+        return cls(encoder_of(checkpoint, file, use_ema=use_ema), config, device, source=file)
 
     def fingerprint(self, features: FeatureKind = "projection") -> str:
         """A checksum of the weights that make these features: 16 hexadecimal digits."""

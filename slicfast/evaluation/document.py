@@ -30,6 +30,7 @@ def document(subject: Subject, **sections: Any) -> dict[str, Any]:
             "epoch": checkpoint.epoch,
             "global_step": checkpoint.global_step,
             "model": subject.config.model.name,
+            **({"weights": "averaged"} if checkpoint.ema else {}),
         },
         "store": str(subject.store.path),
         "trained_on": {

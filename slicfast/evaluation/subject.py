@@ -60,7 +60,7 @@ class Subject:
         if not self.checkpoint.has_projection:
             encoder.projection = NoProjection()
         if trained:
-            load_weights(encoder, self.checkpoint.model, self.file)
+            load_weights(encoder, self.checkpoint.weights(), self.file)
         encoder.to(device=self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return encoder.eval()
 

@@ -73,6 +73,7 @@ def convert(
     *,
     overrides: Sequence[str] = (),
     prefix: str = "",
+    use_ema: bool = True,
 ) -> ConvertReport:
     """Read a checkpoint of any known kind and write it as another kind.
 
@@ -80,6 +81,7 @@ def convert(
         path: a run folder or a checkpoint file.
         overrides: of the configuration, for what a foreign file does not say (``model.max_pool=false``).
         prefix: put before every name of a `slic` or `3d-resnets` file, such as ``module.``.
+        use_ema: write the averaged weights, where the checkpoint has some.
 
     Raises:
         ConfigError: a target that does not exist, or that has no such network.
@@ -93,7 +95,7 @@ def convert(
         raise ConfigError(f"{output} is what is to be converted; name another file to write")
     if prefix and to not in ("slic", "3d-resnets"):
         raise ConfigError(f"--prefix is for slic and 3d-resnets files; got --to {to}")
-    parts = _take_apart(load_any(file), file, overrides)
+    parts = _take_apart(load_any(file), file, overrides, use_ema)
     notes: list[str] = []
     if to == "slicfast":
         state = _ours(parts, notes)
@@ -107,14 +109,15 @@ def convert(
     return ConvertReport(parts.source, parts.config.model.name, num, tuple(notes))
 
 
-def _take_apart(found: Checkpoint | Foreign, file: Path, overrides: Sequence[str]) -> _Parts:
+def _take_apart(found: Checkpoint | Foreign, file: Path, overrides: Sequence[str], use_ema: bool) -> _Parts:
     values = dict(found.config)
     for override in overrides:
         apply_override(values, override)
     config = Config.from_dict(values, source=str(file))
     classifier = found.classifier if isinstance(found, Foreign) else {}
-    fine_tuned = {n.removeprefix("projection.linear."): t for n, t in found.model.items() if ".linear." in n}
-    model = {n: t for n, t in found.model.items() if ".linear." not in n}
+    state = found.model if isinstance(found, Foreign) else found.weights(use_ema)
+    fine_tuned = {n.removeprefix("projection.linear."): t for n, t in state.items() if ".linear." in n}
+    model = {n: t for n, t in state.items() if ".linear." not in n}
     encoder_of(Checkpoint(config.to_dict(), model), file)  # what does not fit is said here
 
     def part(name: str) -> State:

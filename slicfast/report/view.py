@@ -95,7 +95,7 @@ def open_run(path: str | Path, overrides: Sequence[str] = ()) -> RunView:
     try:
         view.checkpoint = find_checkpoint(run.path)
         saved = load_checkpoint(view.checkpoint)
-        view.epoch, view.weights = saved.epoch, saved.model
+        view.epoch, view.weights = saved.epoch, saved.weights()
     except DataError as error:
         view.problems.append(f"No network: {error}.")
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from slicfast.config import Config
+from slicfast.config import Config, EmaConfig
 from slicfast.data.requests import Role
 from slicfast.data.sampling import SampleSampler
 from slicfast.distributed import Ranks, process_group, read_environment
@@ -96,7 +96,7 @@ def finetuning_config(subject: Subject) -> Config:
         "train": {"init_from": subject.file},
     }
     replaced = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    return config.model_copy(update=replaced)
+    return config.model_copy(update={**replaced, "ema": EmaConfig()})  # the recipe averages no weights
 
 
 def open_finetuning(
@@ -116,7 +116,7 @@ def open_finetuning(
         )
     encoder = classifier(subject)
     if resume is None:
-        pretrained = {k: v for k, v in subject.checkpoint.model.items() if k.startswith("backbone.")}
+        pretrained = {k: v for k, v in subject.checkpoint.weights().items() if k.startswith("backbone.")}
         load_weights(encoder, {**encoder.state_dict(), **pretrained}, subject.file)
     elif Path(resume.config["train"]["init_from"]).resolve() != subject.file.resolve():
         raise RunError(

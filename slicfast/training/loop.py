@@ -190,8 +190,10 @@ def epoch_steps(
             if session.bank is not None:
                 session.bank.update(batch.requests, result.embeddings_ND)
             meter.add(result.logged, batch)
-        session.step.finish()
+        was_taken = session.step.finish()
         state.step, state.global_step = step + 1, state.global_step + 1
+        if session.average is not None and was_taken:
+            session.average.update(session.encoder, state.global_step)
         if state.global_step % config.train.nan_check_interval == 0:
             _require_finite(session, meter, kept)
         yield

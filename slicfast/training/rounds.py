@@ -18,7 +18,7 @@ from slicfast.clustering import cluster
 from slicfast.clustering.matching import keep_labels
 from slicfast.clustering.quality import mutual_information, quality
 from slicfast.config import MAX_DISTANCE, MIN_SAMPLES, ClusterConfig
-from slicfast.distributed import average_buffers, broadcast
+from slicfast.distributed import broadcast
 from slicfast.engine.embedding import embed_videos, encoder_extractor
 from slicfast.errors import RunError, SlicfastError
 from slicfast.profiling import span
@@ -87,9 +87,9 @@ def recluster(session: Session, epoch: int) -> dict[str, Any]:
 
 
 def _embed(session: Session) -> torch.Tensor:
-    average_buffers(session.encoder)
-    session.encoder.eval()
-    extractor = encoder_extractor(session.encoder, session.device, session.autocast)
+    # The rows that steps leave in a running bank are of the weights themselves, and so are its first ones.
+    encoder = session.evaluated(use_ema=session.config.cluster.use_ema and session.bank is None)
+    extractor = encoder_extractor(encoder, session.device, session.autocast)
     num_clips = session.config.cluster.num_clips
     clips = num_clips * -(-len(session.rows_N) // session.ranks.size)
     with track("Embedding", clips, unit="clips") as bar:

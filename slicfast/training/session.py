@@ -21,11 +21,12 @@ from slicfast.data.sampling import SampleSampler
 from slicfast.data.store import ClipStore
 from slicfast.data.stores.flow import Flow, open_flow
 from slicfast.device import autocast_dtype
-from slicfast.distributed import Ranks
+from slicfast.distributed import Ranks, average_buffers
 from slicfast.engine.checkpoint import Checkpoint, load_weights, new_encoder, save_checkpoint
 from slicfast.engine.embedding import evaluation_loader
 from slicfast.engine.encoder import VideoEncoder, build_encoder
 from slicfast.engine.optimization import plain_state
+from slicfast.engine.weight_average import WeightAverage
 from slicfast.errors import ConfigError, DataError
 from slicfast.records import MetricsWriter, RunFolder
 from slicfast.training.foresight import require_clips_that_fit, require_clusters, require_splits
@@ -66,6 +67,7 @@ class Session:
     metrics: MetricsWriter | None = None
     trackers: TrackerThread | None = None
     bank: RunningBank | None = None  # where cluster.bank is running
+    average: WeightAverage | None = None  # where ema.decay is set
 
     def write_metrics(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; only rank 0 has one."""
@@ -98,11 +100,23 @@ class Session:
         row_N = requests_N["video"]
         return torch.from_numpy(self.label_of_row[row_N]), torch.from_numpy(self.place_of_row[row_N])
 
+    def evaluated(self, *, use_ema: bool = True) -> VideoEncoder:
+        """The network to embed with, in evaluation mode, the same on every rank; see to training mode after.
+
+        Args:
+            use_ema: with the averaged weights, where some are kept; the encoder itself is untouched then.
+        """
+        if use_ema and self.average is not None:
+            return self.average.same_on_all_ranks()
+        average_buffers(self.encoder)
+        return self.encoder.eval()
+
     def save(self, path: Path) -> None:
         """Write a checkpoint of this moment; only rank 0 does."""
         if not self.ranks.is_main:
             return
         self.state.model = self.encoder.state_dict()
+        self.state.ema = {} if self.average is None else self.average.state()
         self.state.optimizer = plain_state(self.optimizer)
         self.state.scaler = self.scaler.state_dict()
         self.state.bank = {} if self.bank is None else self.bank.state()
@@ -188,6 +202,9 @@ def assemble(
         objective.load_state_dict(resume.objective)
         resume.config, resume.flow = state.config, state.flow
         state = resume
+    average = None if config.ema.decay is None else WeightAverage(encoder, config.ema)
+    if average is not None and resume is not None:
+        load_weights(average.encoder, resume.ema, run.path)
     step = training_step(config, encoder, objective, optimizer, scaler, device, num_ranks=ranks.size)
     true_labels_N = store.label_ids[rows_N].astype(np.int64)
     place_of_row = np.full(len(store), -1, dtype=np.int64)
@@ -222,6 +239,7 @@ def assemble(
         state=state,
         label_of_row=np.full(len(store), -1, dtype=np.int64),
         place_of_row=place_of_row,
+        average=average,
         is_stochastic=any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()),
     )
 

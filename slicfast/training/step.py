@@ -82,6 +82,9 @@ class TrainingStep:
         self._autocast = autocast
         self._clip_grad_norm = clip_grad_norm
         self._has_ranks = has_ranks
+        self._was_taken = True
+        if scaler.is_enabled():  # which calls the optimizer only where no gradient is infinite
+            optimizer.register_step_post_hook(lambda *_: self._note_that_it_was_taken())
         self._recorded_part: Recorded[PartResult] | None = None
         self._recorded_finish: Recorded[None] | None = None
         if make_recorder is not None:
@@ -112,13 +115,21 @@ class TrainingStep:
         with self._exchange(last):
             return self._compute(clips_NCTHW, labels_N, videos_N)
 
-    def finish(self) -> None:
-        """Clip, update the weights, and forget the gradients."""
+    def finish(self) -> bool:
+        """Clip, update the weights, and forget the gradients; False where loss scaling skipped the step.
+
+        A fused Adam under fp16 decides that on the device, unseen: then it says True, and nothing waits.
+        """
+        self._was_taken = not self._scaler.is_enabled()
         with span("optimizer"):
             if self._recorded_finish is not None:
                 self._recorded_finish()
             else:
                 self._update()
+        return self._was_taken
+
+    def _note_that_it_was_taken(self) -> None:
+        self._was_taken = True
 
     def _compute(self, clips_NCTHW: Tensor, labels_N: Tensor, videos_N: Tensor) -> PartResult:
         num_encoded = len(clips_NCTHW) // self.objective.num_roles * self.objective.num_encoded

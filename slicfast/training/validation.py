@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slicfast.distributed import average_buffers
 from slicfast.engine.embedding import encoder_extractor
 from slicfast.evaluation.protocol import retrieve, splits_to_compare
 from slicfast.training.session import Session
@@ -14,10 +13,8 @@ def validate(session: Session) -> dict[str, Any]:
     """R@1 and R@5 of projection and pooled features, as ``pooled_r1`` and so on; the same on every rank."""
     config = session.config
     query, gallery = splits_to_compare(session.store, config, config.eval.query_split)
-    average_buffers(session.encoder)
-    session.encoder.eval()
     table = retrieve(
-        encoder_extractor(session.encoder, session.device, session.autocast),
+        encoder_extractor(session.evaluated(), session.device, session.autocast),
         session.eval_loader,
         session.store,
         query,

@@ -47,7 +47,7 @@ def test_variants_compute_the_same_loss():
 
 
 def test_each_switch_is_measured_alone_and_all_together():
-    switches = ("precision", "channels_last", "stem", "fused", "compile")
+    switches = ("precision", "channels_last", "stem", "fused", "compile", "ema")
     first, *others = variants_for(CPU, compiled=True)
     assert first == BASELINE
     changed = [

@@ -125,6 +125,7 @@ def test_without_a_gpu_a_recorded_step_is_refused_and_nothing_is_written(tiny_co
     [
         (),
         ("loss.negatives=noise_contrastive",),
+        ("ema.decay=0.9", "ema.use_warmup=true"),
         ("cluster.bank=running", "model.stem=space_to_depth"),
         (*ALL_TERMS, "loss.negatives=all_semi_hard", "loss.nce_form=logistic"),
     ],
@@ -193,6 +194,7 @@ def test_a_run_in_a_cuda_graph_goes_on_exactly(tiny_config, tmp_path, determinis
 def test_ten_steps_on_a_gpu_without_synchronisation(tiny_config, tmp_path, graph):
     config = tiny_config(
         *CUDA,
+        "ema.decay=0.9",
         "train.nan_check_interval=1000",
         f"train.cuda_graph={graph}",
         "train.epochs=40",
