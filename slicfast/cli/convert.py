@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
             ("slicfast convert slic.pth.tar encoder.pt", "the authors' checkpoint"),
             ("slicfast convert runs/ucf101 ours.pth.tar --to slic", "and the way back"),
             ("slicfast convert r3d50_K_200ep.pth encoder.pt", "3D-ResNets-PyTorch's"),
-            ("slicfast convert runs/ema raw.pt --raw", "without the average of its weights"),
+            ("slicfast convert runs/ucf101 raw.pt --raw", "without the average of its weights"),
         )
     )(convert)
 
