@@ -28,6 +28,8 @@ Triple = tuple[float, float, float]
 
 cv2: Any = importlib.import_module("cv2")  # its stubs know arrays of no type in particular
 
+_AT_ONCE = 4  # frames, normalised while they are in the cache
+
 
 class CpuAugmenter:
     """Augments clips of 8-bit pictures, each on one thread: the bits do not depend on how many there are.
@@ -104,13 +106,16 @@ class CpuAugmenter:
         self, levels_TSSC: npt.NDArray[np.uint8], gain: float, out_TSSC: npt.NDArray[np.float32]
     ) -> None:
         """Pictures, or the differences between them, normalised."""
-        for t, frame in enumerate(out_TSSC):  # a frame at a time stays in the cache between the two
+        for first in range(0, len(out_TSSC), _AT_ONCE):
+            shown = out_TSSC[first : first + _AT_ONCE]
             if gain:
-                now = min(t, len(out_TSSC) - 2)
-                difference_frame(levels_TSSC[now], levels_TSSC[now + 1], gain, frame)
+                for t, frame in enumerate(shown, first):
+                    now = min(t, len(out_TSSC) - 2)
+                    difference_frame(levels_TSSC[now], levels_TSSC[now + 1], gain, frame)
             else:
-                np.copyto(frame, levels_TSSC[t])
-            cv2.transform(frame, self._normalise, dst=frame)
+                np.copyto(shown, levels_TSSC[first : first + _AT_ONCE])
+            tall = shown.reshape(-1, *shown.shape[2:])
+            cv2.transform(tall, self._normalise, dst=tall)
 
 
 class Augmenting:

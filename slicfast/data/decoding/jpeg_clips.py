@@ -40,18 +40,19 @@ class JpegClip:
         Raises:
             DecodeError: one is damaged, as far as that shows, or is of another size than the first.
         """
-        shape: tuple[int, ...] | None = None
+        memory: npt.NDArray[np.uint8] | None = None
         with self._scratch.borrowed() as scratch:
             for jpeg in self._jpegs:
                 try:
-                    if shape is None:
-                        shape = (*simplejpeg.decode_jpeg_header(jpeg)[:2], 3)
+                    if memory is None:
+                        size = simplejpeg.decode_jpeg_header(jpeg)[:2]
+                        memory = scratch.array("picture", (*size, 3))
                     picture: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                        jpeg, "RGB", buffer=scratch.array("picture", shape), strict=True
+                        jpeg, "RGB", buffer=memory, strict=True
                     )
                 except ValueError as error:
                     raise DecodeError(f"a picture cannot be decoded: {error}") from None
-                if picture.shape != shape:
+                if picture.shape != memory.shape:
                     raise DecodeError("pictures of a clip differ in size")
                 yield picture
 
