@@ -70,8 +70,13 @@ class TensorPool:
         try:
             buffer = self._spare.pop()
         except IndexError:
-            return np.empty(size, dtype=np.float32)
-        return buffer if buffer.size >= size else np.empty(size, dtype=np.float32)
+            return _aligned(size)
+        return buffer if buffer.size >= size else _aligned(size)
+
+
+def _aligned(size: int) -> npt.NDArray[np.float32]:
+    """Memory that begins at a multiple of 64 bytes: NumPy's varies, and with it some libraries' rounding."""
+    return torch.empty(size, dtype=torch.float32).numpy()
 
 
 def _give_back(spare: list[npt.NDArray[np.float32]], buffer: npt.NDArray[np.float32]) -> None:

@@ -46,3 +46,9 @@ def test_only_so_much_memory_is_kept():
     assert len({tensor.data_ptr() for tensor in held}) == len(held)
     held.clear()
     assert len(pool._spare) == MAX_SPARE
+
+
+def test_memory_begins_where_torchs_own_does():
+    pool = TensorPool()
+    held = [pool.tensor((size,)) for size in (1, 3, 17, 100, 5000)]
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in held)
