@@ -53,7 +53,7 @@ class Peer(Protocol):
     def decode(self, batches: Iterable[Clips]) -> Iterator[Any]:
         """The pictures of each batch's clips in 8-bit RGB or BGR, whatever holds them: decoding alone.
 
-        They may be dropped or overwritten once the next batch is asked for.
+        A batch at a time, or picture by picture; what is given may be overwritten once the next is asked for.
         """
         ...
 
