@@ -116,13 +116,14 @@ CONDITIONS = {
                 "optim.warmup_epochs": 0,
             },
         ),
+        Condition("ema", "weights averaged", {"ema.decay": 0.99, "ema.use_warmup": True}),
         Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
         Condition("exact_colour", "colour exact in place of fast", {"augment.colour": "exact"}),
         Condition("supervised", "true classes from the start: the ceiling", {}, None, "classes"),
     )
 }
 FEW = (BASE, "finch")
-RECIPES = ("exact_colour", "sgd", "batch_128")
+RECIPES = ("exact_colour", "ema", "sgd", "batch_128")
 
 
 @dataclass(frozen=True)
