@@ -25,6 +25,11 @@ CURVES_OF = {
     "kmeans": "#9467bd",
     "true_classes": "#2ca02c",
 }
+CURVES = {
+    "pair_purity": "pair purity",
+    "purity_across": "of pairs from two scenes",
+    "ami": "AMI",
+}
 POOLED, PROJECTION = "#1f77b4", "#ff7f0e"
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 7, "columnspacing": 1.2, "handlelength": 1.5}
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "evidence"}
@@ -40,15 +45,16 @@ def save_figure(results: dict[str, Any], path: Path) -> None:
 
 def _draw(regimes: dict[str, Any]) -> Figure:
     most = max(len(regime["conditions"]) for regime in regimes.values())
-    figure = Figure(figsize=(12, max(2.6, 0.24 * most + 1.2) * len(regimes)), layout="constrained")
-    axes = figure.subplots(len(regimes), 3, width_ratios=(1, 1, 1.5), squeeze=False)
+    figure = Figure(figsize=(15, max(2.6, 0.24 * most + 1.2) * len(regimes)), layout="constrained")
+    axes = figure.subplots(len(regimes), len(CURVES) + 1, width_ratios=(1, 1, 1, 1.6), squeeze=False)
     for row, regime in zip(axes, regimes.values(), strict=True):
-        for axis, key, name in zip(row, ("pair_purity", "ami"), ("pair purity", "AMI"), strict=False):
+        for axis, (key, name) in zip(row, CURVES.items(), strict=False):
             _curves(axis, regime, key)
-            axis.set(title=f"{regime['title']}: {name}", xlabel="share of training", xlim=(0, 1))
-        _recalls(row[2], regime)
+            axis.set(title=name, xlabel="share of training", xlim=(0, 1))
+        row[0].set_ylabel(regime["title"])
+        _recalls(row[-1], regime)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=7, **LEGEND)
-    figure.legend(*axes[0][2].get_legend_handles_labels(), loc="outside lower center", ncols=5, **LEGEND)
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=5, **LEGEND)
     return figure
 
 
@@ -97,7 +103,7 @@ def _recalls(axis: Any, regime: dict[str, Any]) -> None:
             label=names[name],
         )
     axis.set_yticks(place, [condition["title"] for condition in conditions])
-    axis.set(title=f"{regime['title']}: R@1", xlim=(0, None))
+    axis.set(title="R@1", xlim=(0, None))
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
