@@ -104,18 +104,7 @@ CONDITIONS = {
             )
             for percent in PURITIES
         ),
-        Condition(
-            "sgd",
-            "SGD at a constant rate, as the authors",
-            {
-                "optim.name": "momentum",
-                "optim.lr": 0.1,
-                "optim.momentum": 0.5,
-                "optim.weight_decay": 0.0,
-                "optim.schedule": "constant",
-                "optim.warmup_epochs": 0,
-            },
-        ),
+        Condition("triplets", "triplets in place of NT-Xent", {"loss.negatives": "random_semi_hard"}),
         Condition("ema", "weights averaged", {"ema.decay": 0.99, "ema.use_warmup": True}),
         Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
         Condition("exact_colour", "colour exact in place of fast", {"augment.colour": "exact"}),
@@ -123,7 +112,7 @@ CONDITIONS = {
     )
 }
 FEW = (BASE, "finch")
-RECIPES = ("exact_colour", "ema", "sgd", "batch_128")
+RECIPES = ("triplets", "ema", "batch_128", "exact_colour")
 
 
 @dataclass(frozen=True)
@@ -164,6 +153,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
 }
 
+_NARROW = {"model.width": 0.125}
 REGIMES = {
     regime.name: regime
     for regime in (
@@ -172,27 +162,21 @@ REGIMES = {
             "narrow",
             "scenes of one class, half the width",
             "scenes of one class",
-            {"model.width": 0.125},
+            _NARROW,
             (*FEW, *RECIPES),
         ),
         Regime(
-            "adversarial", "scenes of all classes", "scenes of all classes", conditions=(*FEW, "true_classes")
-        ),
-        Regime(
             "short",
-            "scenes of one class, two thirds of the length",
+            "scenes of one class, half the width, two thirds of the length",
             "scenes of one class",
-            {"train.epochs": 24},
+            {**_NARROW, "train.epochs": 24},
             FEW,
         ),
         Regime(
-            "long", "scenes of one class, twice the length", "scenes of one class", {"train.epochs": 72}, FEW
-        ),
-        Regime(
-            "triplet",
-            "scenes of one class, triplets in place of NT-Xent",
-            "scenes of one class",
-            {"loss.negatives": "random_semi_hard"},
+            "adversarial",
+            "scenes of all classes, half the width",
+            "scenes of all classes",
+            _NARROW,
             FEW,
         ),
     )

@@ -23,9 +23,16 @@ COLUMNS = (
     "projection, gain",
     "over",
     "linear probe",
-    "pair purity",
+    "its pairs: right, of two scenes, of those right",
+    "pair purity of FINCH",
     "AMI",
 )
+
+
+def _used(run: dict[str, Any], key: str) -> float | None:
+    """Of the pairs of the labels that a run trained with at its end; None where every video was alone."""
+    return run["curve"][-1].get("used", {}).get(key)
+
 
 FIGURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "test_pooled": lambda run: run["test"]["trained_pooled"]["1"],
@@ -37,6 +44,9 @@ FIGURES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "pair_purity_end": lambda run: run["curve"][-1]["pair_purity"],
     "ami_begin": lambda run: run["curve"][0]["ami"],
     "ami_end": lambda run: run["curve"][-1]["ami"],
+    "used_right": lambda run: _used(run, "pair_purity"),
+    "used_across": lambda run: _used(run, "share_across"),
+    "used_right_across": lambda run: _used(run, "purity_across"),
     "cpu_minutes": lambda run: run["cpu_seconds"] / 60,
 }
 
@@ -132,6 +142,7 @@ def table_rows(results: dict[str, Any]) -> list[list[str]]:
                     _shown(condition.get("gain_test_projection"), sign=True),
                     regime["conditions"][over]["title"] if over else "",
                     _shown(condition["linear"]),
+                    _pairs(condition),
                     *(_from_to(condition["curve"][key]["mean"]) for key in ("pair_purity", "ami")),
                 ]
             )
@@ -142,7 +153,7 @@ def _baseline_rows(regime: dict[str, Any]) -> list[list[str]]:
     found, linear = regime["baselines"], regime["baselines_linear"]
 
     def row(title: str, name: str, projection: str = "") -> list[str]:
-        return [title, _shown(found[name]), projection, "", "", "", _shown(linear.get(name)), "", ""]
+        return [title, _shown(found[name]), projection, "", "", "", _shown(linear.get(name)), "", "", ""]
 
     return [
         row("untrained", "untrained_pooled", _shown(found["untrained_projection"])),
@@ -156,6 +167,13 @@ def _shown(figure: dict[str, Any] | None, *, sign: bool = False) -> str:
         return ""
     mean = f"{100 * figure['mean']:+.1f}" if sign else f"{100 * figure['mean']:.1f}"
     return f"{mean} ± {100 * figure['deviation']:.1f}"
+
+
+def _pairs(condition: dict[str, Any]) -> str:
+    figures = [condition[f"used_{name}"] for name in ("right", "across", "right_across")]
+    if not any(figures):
+        return ""
+    return ", ".join("-" if figure is None else f"{100 * figure['mean']:.0f}" for figure in figures)
 
 
 def _from_to(curve: Sequence[float | None]) -> str:
