@@ -104,15 +104,13 @@ CONDITIONS = {
             )
             for percent in PURITIES
         ),
-        Condition("triplets", "triplets in place of NT-Xent", {"loss.negatives": "random_semi_hard"}),
         Condition("ema", "weights averaged", {"ema.decay": 0.99, "ema.use_warmup": True}),
         Condition("batch_128", "batch of 128, rate doubled", {"train.batch_size": 128, "optim.lr": 6e-3}),
-        Condition("exact_colour", "colour exact in place of fast", {"augment.colour": "exact"}),
         Condition("supervised", "true classes from the start: the ceiling", {}, None, "classes"),
     )
 }
 FEW = (BASE, "finch")
-RECIPES = ("triplets", "ema", "batch_128", "exact_colour")
+RECIPES = ("ema", "batch_128")
 
 
 @dataclass(frozen=True)
