@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,20 @@ def save_figure(results: dict[str, Any], path: Path) -> None:
 
 
 def _draw(regimes: dict[str, Any]) -> Figure:
-    most = max(len(regime["conditions"]) for regime in regimes.values())
-    figure = Figure(figsize=(15, max(2.6, 0.24 * most + 1.2) * len(regimes)), layout="constrained")
-    axes = figure.subplots(len(regimes), len(CURVES) + 1, width_ratios=(1, 1, 1, 1.6), squeeze=False)
+    heights = [max(2.6, 0.24 * len(regime["conditions"]) + 1.2) for regime in regimes.values()]
+    figure = Figure(figsize=(15, sum(heights)), layout="constrained")
+    axes = figure.subplots(
+        len(regimes),
+        len(CURVES) + 1,
+        width_ratios=(1, 1, 1, 1.6),
+        height_ratios=heights,
+        squeeze=False,
+    )
     for row, regime in zip(axes, regimes.values(), strict=True):
         for axis, (key, name) in zip(row, CURVES.items(), strict=False):
             _curves(axis, regime, key)
             axis.set(title=name, xlabel="share of training", xlim=(0, 1))
-        row[0].set_ylabel(regime["title"])
+        row[0].set_ylabel(fill(regime["title"], 32))
         _recalls(row[-1], regime)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=7, **LEGEND)
     figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=5, **LEGEND)

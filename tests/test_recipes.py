@@ -19,8 +19,9 @@ def cells(line):
 
 
 def table():
-    """The rows of the table, as dictionaries by its head."""
-    lines = [line for line in (ROOT / "docs/recipes.md").read_text().splitlines() if line.startswith("|")]
+    """The rows of the authors' table, as dictionaries by its head."""
+    theirs = (ROOT / "docs/recipes.md").read_text().split("\n## Our own")[0]
+    lines = [line for line in theirs.splitlines() if line.startswith("|")]
     head, files, rows = cells(lines[0]), cells(lines[2]), [cells(line) for line in lines[3:]]
     assert all(len(row) == len(head) for row in rows)
     return [name.strip("`") for name in files[2:]], rows
