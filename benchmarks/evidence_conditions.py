@@ -52,9 +52,7 @@ class Condition:
 NUM_LOOKS = 4  # moments of a run at which its clusters are looked at
 BASE = "instance"  # what others add to
 PURITIES = (50, 70)
-CLUSTER_SIZE = (
-    5  # of impure labels; FINCH's first partition of an embedding has four to five videos a cluster
-)
+CLUSTER_SIZE = 5  # of impure labels; in FINCH's first partition a cluster has four to five videos
 _FINCH = {"cluster.method": "finch"}
 _KMEANS = {"cluster.method": "kmeans"}
 
