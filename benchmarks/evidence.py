@@ -5,8 +5,8 @@ python -m benchmarks.evidence --output benchmarks/results/cpu-2core-2026-11-25-e
 Every finished run is kept in the work folder: a second call, after a stop or with more seeds, does only what
 is missing. Two single-threaded processes side by side use two cores best. All conditions of a regime see the
 same number of clips; R@1 of a run is that of its last checkpoint, so no choice is made by looking at it.
-What was chosen (configs/evidence.yaml, the data's factors) was chosen on validation videos of another seed, and
-which run others branch from on those of seeds 0 and 1.
+What was chosen (configs/evidence.yaml, the data's factors) was chosen on validation videos of another seed,
+and which run others branch from on those of seeds 0 and 1.
 """
 
 from __future__ import annotations

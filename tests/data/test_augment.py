@@ -72,9 +72,12 @@ def test_regions_lie_inside_and_keep_to_area_and_aspect(width, height):
     assert ((wide + 0.51) / (tall - 0.51)).min() > 0.8 and ((wide - 0.51) / (tall + 0.51)).max() < 1.5
     if max(width, height) < 1000:
         assert ((wide + 0.51) * (tall + 0.51)).min() > 0.3 * width * height
-        # Once in some hundred thousand none of ten attempts fits, and it is the largest region of all.
-        fits_N = size.max(axis=1) < 1 - 1e-6
-        assert ((wide - 0.51) * (tall - 0.51))[fits_N].max() < 0.9 * width * height and fits_N.mean() > 0.5
+        # Where none of ten attempts fits it is the largest central region of an allowed aspect: hardly ever.
+        too_large_N = (wide - 0.51) * (tall - 0.51) >= 0.9 * width * height
+        assert too_large_N.sum() <= 3
+        assert np.allclose(size[too_large_N].max(axis=1), 1.0, atol=1e-6)
+        middle_N2 = (params.top_left + params.bottom_right)[too_large_N] / 2 * [height, width]
+        assert np.abs(middle_N2 - [height / 2, width / 2]).max(initial=0.0) < 0.51
         assert np.ptp(params.top_left, axis=0).min() > 0.3  # and move about
     else:  # nothing fits: the largest central region of an allowed aspect
         assert np.allclose(size.max(axis=1), 1.0, atol=1e-6)
